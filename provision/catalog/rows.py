@@ -1,0 +1,150 @@
+"""The shapes of the catalog's rows. Every unknown key in a data file is an error that names its path."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of data; `source` links to where its statements are written."""
+
+
+class Serve(Row):
+    """How a server is to run, in the field's terms; `engines.yml` says which flag each is in which engine version.
+
+    `mem_fraction` is the share of GPU memory for weights and KV cache, `context_length` in tokens, sizes of
+    parallelism in GPUs. None leaves the engine's default. `extra` is handed to the engine as it is.
+    """
+
+    model: str | None = None
+    served_name: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 30000
+    device: Literal["cuda", "cpu"] = "cuda"
+    context_length: int | None = None
+    mem_fraction: float | None = None
+    max_total_tokens: int | None = None
+    tensor_parallel: int | None = None
+    data_parallel: int | None = None
+    pipeline_parallel: int | None = None
+    quantization: str | None = None
+    attention_backend: str | None = None
+    sampling_backend: str | None = None
+    load_format: str | None = None
+    schedule_policy: str | None = None
+    torch_compile: bool = False
+    cuda_graph: bool = True
+    cache_report: bool = True
+    deepgemm: bool = True
+    extra: tuple[str, ...] = ()
+
+
+class Layout(Row):
+    """Where things lie on the host. `~` is the user's home; `prefix` holds environments, servers and receipts."""
+
+    prefix: str = "~/.local/share/sgprov"
+    models: str = "~/.local/share/sgprov/models"
+    huggingface: str = "~/.cache/huggingface"
+
+
+class Target(Row):
+    """A named row the user asks for.
+
+    `compute_capabilities` are the GPUs it is for ("8.6"); none means that it needs no GPU. `stacks` and `images`
+    are in order of preference. `python` enforces one version. `rank` orders the choice without `--target`
+    (lowest first; None is never chosen by itself). `assume` is the machine it is for, for `plan --assume`.
+    """
+
+    name: str
+    summary: str
+    source: str
+    compute_capabilities: tuple[str, ...] = ()
+    gpu_names: tuple[str, ...] = ()
+    minimum_gpus: int = 0
+    stacks: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    prefer: Literal["stack", "image"] = "stack"
+    python: str | None = None
+    rank: int | None = None
+    rank_needs: tuple[Literal["runpod", "slurm"], ...] = ()
+    layout: Layout = Layout()
+    serve: Serve = Serve()
+    assume: dict[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+
+class Kernels(Row):
+    """The machine code in one wheel for one CPU architecture, as `cuobjdump --list-elf` would list it.
+
+    `native` are the SASS targets ("8.0", "9.0a", "12.0f"), `ptx` the virtual ones a new enough driver can compile.
+    """
+
+    package: str
+    arch: str
+    native: tuple[str, ...]
+    ptx: tuple[str, ...] = ()
+    source: str
+
+
+class Stack(Row):
+    """An engine with its exact versions, installed as wheels; its lockfiles are found by name.
+
+    `cuda` is what its torch was built for, `min_driver` the floor of that CUDA family, `minimum_glibc` what its
+    wheels are tagged for.
+    """
+
+    name: str
+    engine: Literal["sglang", "lmdeploy"]
+    version: str
+    cuda: str
+    min_driver: str
+    minimum_glibc: str
+    source: str
+    kernels: tuple[Kernels, ...] = ()
+    needs: tuple[Literal["nvcc", "python-headers"], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Image(Row):
+    """A container image, by digest where one is known. `archs` are Docker's (`amd64`, `arm64`)."""
+
+    name: str
+    reference: str
+    engine: Literal["sglang", "nim"]
+    version: str
+    archs: tuple[str, ...]
+    cuda: str
+    min_driver: str
+    native: tuple[str, ...]
+    source: str
+    digests: dict[str, str] = {}
+    size_gib: float | None = None
+    registry: str = "docker.io"
+    login: bool = False
+    notes: tuple[str, ...] = ()
+
+
+class Gpu(Row):
+    """A PCI device id and what it is; `names` are what drivers call it."""
+
+    device: str
+    name: str
+    compute_capability: str
+    names: tuple[str, ...] = ()
+
+
+class CudaFamily(Row):
+    """A CUDA major version and the driver that runs any minor of it."""
+
+    family: str
+    min_driver: str
+    source: str
+
+
+class CudaToolkit(Row):
+    """The driver that came with a CUDA toolkit: what its PTX needs."""
+
+    toolkit: str
+    driver: str

@@ -1,0 +1,73 @@
+"""Every way to stop, with its exit status (docs/decisions/004-exit-statuses.md)."""
+
+from __future__ import annotations
+
+OK = 0
+INTERRUPTED = 130
+
+
+class ProvisionError(Exception):
+    """A failure the user can act on: printed as a message, never as a traceback.
+
+    `code` is the stable name used in JSON, `exit_status` what the process ends with, `hint` what to do now.
+    """
+
+    code = "internal"
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(ProvisionError):
+    """An unknown name, a wrong value, a file that does not parse."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class UnsupportedHost(ProvisionError):
+    """No stack fits this host, or what it is cannot be told."""
+
+    code = "unsupported-host"
+    exit_status = 3
+
+
+class WrongPython(UnsupportedHost):
+    """The Python that was asked for, or the only one here, is not the one the stack has wheels for."""
+
+    code = "wrong-python"
+
+
+class CheckFailed(ProvisionError):
+    """A check that must hold before anything is changed does not hold."""
+
+    code = "check-failed"
+    exit_status = 4
+
+
+class StepFailed(ProvisionError):
+    """A step could not make its change; what was there before is still in use."""
+
+    code = "step-failed"
+    exit_status = 5
+
+
+class CommandFailed(StepFailed):
+    """A command that a step ran ended badly; the message holds the end of its output."""
+
+    code = "command-failed"
+
+
+class ServingFailed(ProvisionError):
+    """The server did not start, died, or answers wrongly."""
+
+    code = "serving-failed"
+    exit_status = 6
+
+
+class ProbeError(ProvisionError):
+    """A source of facts is there but cannot be read. `facts.gather` turns it into a problem."""
+
+    code = "probe-failed"

@@ -1,0 +1,25 @@
+"""The seam between sgprov and a machine: what may look (`HostView`) and what may change (`Host`)."""
+
+from provision.host.view import (
+    CHANGE_TIMEOUT_S,
+    QUERY_TIMEOUT_S,
+    DiskSpace,
+    Host,
+    HostView,
+    Listener,
+    Outcome,
+    PathInfo,
+    Process,
+)
+
+__all__ = [
+    "CHANGE_TIMEOUT_S",
+    "QUERY_TIMEOUT_S",
+    "DiskSpace",
+    "Host",
+    "HostView",
+    "Listener",
+    "Outcome",
+    "PathInfo",
+    "Process",
+]

@@ -1,0 +1,365 @@
+"""The machine sgprov runs on: the only place where processes are started."""
+
+from __future__ import annotations
+
+import contextlib
+import glob as globbing
+import os
+import pwd
+import shutil
+import signal as signals
+import stat as stat_modes
+import subprocess
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from provision.errors import CommandFailed, StepFailed
+from provision.host.view import (
+    CHANGE_TIMEOUT_S,
+    QUERY_TIMEOUT_S,
+    DiskSpace,
+    Listener,
+    Outcome,
+    PathInfo,
+    Process,
+)
+
+T = TypeVar("T")
+
+# How much of a failed command's output its error message repeats.
+TAIL_LINES = 15
+# What a file may weigh to be read whole: facts come from small files, logs are read another way.
+READ_LIMIT_BYTES = 8 * 1024 * 1024
+
+
+class LocalHost:
+    """This machine. `environment` is what its children inherit (config gives it, already without secrets)."""
+
+    def __init__(self, environment: Mapping[str, str], *, name: str = "localhost") -> None:
+        self._environment = dict(environment)
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    # --- looking
+
+    def query(self, argv: Sequence[str], *, timeout_s: float = QUERY_TIMEOUT_S) -> Outcome:
+        start = time.monotonic()
+        command = tuple(argv)
+        # LC_ALL=C: what is parsed must not be translated (a localised lscpu).
+        environment = {**self._environment, "LC_ALL": "C"}
+        program = shutil.which(command[0], path=self._environment.get("PATH"))
+        if program is None:
+            return Outcome(command, None, installed=False)
+        try:
+            process = subprocess.Popen(
+                [program, *command[1:]],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Outcome(command, None, err=str(error), installed=False)
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _end_group(process)
+            return Outcome(command, None, seconds=time.monotonic() - start)
+        except BaseException:
+            _end_group(process)
+            raise
+        return Outcome(command, process.returncode, _text(out), _text(err), time.monotonic() - start)
+
+    def read(self, path: str) -> str | None:
+        def read() -> str | None:
+            try:
+                with Path(path).open("rb") as stream:
+                    return _text(stream.read(READ_LIMIT_BYTES))
+            except OSError:
+                return None
+
+        return _bounded(read, None)
+
+    def glob(self, pattern: str) -> tuple[str, ...]:
+        return _bounded(lambda: tuple(sorted(globbing.glob(pattern))), ())  # noqa: PTH207  # absolute patterns
+
+    def stat(self, path: str) -> PathInfo | None:
+        def stat() -> PathInfo | None:
+            try:
+                status = Path(path).stat()
+            except OSError:
+                return None
+            return PathInfo(
+                mode=status.st_mode & 0o7777,
+                uid=status.st_uid,
+                owner=_user_name(status.st_uid),
+                size=status.st_size,
+                is_directory=stat_modes.S_ISDIR(status.st_mode),
+                writable=os.access(path, os.W_OK),
+            )
+
+        return _bounded(stat, None)
+
+    def disk(self, path: str) -> DiskSpace | None:
+        def disk() -> DiskSpace | None:
+            there = Path(path).absolute()
+            while not there.exists() and there != there.parent:
+                there = there.parent
+            try:
+                status = os.statvfs(there)
+            except OSError:
+                return None
+            mount, filesystem = _mount_of(there.resolve(), self.read("/proc/self/mounts") or "")
+            return DiskSpace(
+                path=path,
+                mount=mount,
+                filesystem=filesystem,
+                total=status.f_blocks * status.f_frsize,
+                free=status.f_bavail * status.f_frsize,
+                inodes_free=status.f_favail if status.f_files else None,
+            )
+
+        return _bounded(disk, None)
+
+    def listeners(self) -> tuple[Listener, ...]:
+        import psutil  # noqa: PLC0415  # 15 ms that `sgprov --version` does not pay
+
+        try:
+            connections = psutil.net_connections(kind="tcp")
+        except (psutil.Error, OSError):
+            return ()
+        found = {}
+        for connection in connections:
+            if connection.status != psutil.CONN_LISTEN:
+                continue
+            owner: tuple[str | None, str | None, str | None] = (None, None, None)
+            if connection.pid:
+                with contextlib.suppress(psutil.Error):
+                    process = psutil.Process(connection.pid)
+                    owner = (process.name(), " ".join(process.cmdline()), process.username())
+            key = (connection.laddr.port, connection.laddr.ip, connection.pid)
+            found[key] = Listener(
+                port=connection.laddr.port,
+                address=connection.laddr.ip,
+                pid=connection.pid,
+                process=owner[0],
+                command=owner[1],
+                user=owner[2],
+            )
+        return tuple(found[key] for key in sorted(found, key=lambda key: (key[0], key[1], key[2] or 0)))
+
+    def processes(self) -> tuple[Process, ...]:
+        import psutil  # noqa: PLC0415
+
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error), process.oneshot():
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                found.append(
+                    Process(
+                        pid=process.pid,
+                        parent=process.ppid(),
+                        name=process.name(),
+                        command=" ".join(process.cmdline()),
+                        user=process.username(),
+                        started=process.create_time(),
+                    )
+                )
+        return tuple(found)
+
+    def variable(self, name: str) -> str | None:
+        return self._environment.get(name)
+
+    # --- changing
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = CHANGE_TIMEOUT_S,
+        variables: Mapping[str, str | None] | None = None,
+        directory: str | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Outcome:
+        start = time.monotonic()
+        command = tuple(argv)
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=self._with(variables),
+                cwd=directory,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise CommandFailed(f"`{command[0]}` is not installed") from None
+        except OSError as error:
+            raise CommandFailed(f"`{command[0]}` could not be started: {error}") from error
+        lines: deque[str] = deque(maxlen=2000)
+        timed_out = threading.Event()
+
+        def stop() -> None:
+            timed_out.set()
+            _end_group(process)
+
+        timer = threading.Timer(timeout_s, stop)
+        timer.start()
+        try:
+            assert process.stdout is not None  # noqa: S101  # PIPE was asked for
+            for raw in process.stdout:
+                line = _text(raw).rstrip("\n")
+                lines.append(line)
+                if on_line:
+                    on_line(line)
+            rc = process.wait()
+        except BaseException:
+            _end_group(process)
+            raise
+        finally:
+            timer.cancel()
+            if process.stdout:
+                process.stdout.close()
+        seconds = time.monotonic() - start
+        outcome = Outcome(command, None if timed_out.is_set() else rc, "\n".join(lines), seconds=seconds)
+        if not outcome.ok:
+            tail = "\n".join(f"  {line}" for line in list(lines)[-TAIL_LINES:])
+            raise CommandFailed(f"`{' '.join(command)}` {outcome.ending}:\n{tail}")
+        return outcome
+
+    def start(self, argv: Sequence[str], *, log: str, variables: Mapping[str, str | None] | None = None) -> int:
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            process = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=subprocess.STDOUT,
+                env=self._with(variables),
+                start_new_session=True,
+                cwd="/",
+            )
+        except OSError as error:
+            raise StepFailed(f"`{argv[0]}` could not be started: {error}") from error
+        finally:
+            os.close(descriptor)
+        # Reap it should it end while we live: a dead server must not be a zombie that looks alive.
+        threading.Thread(target=process.wait, daemon=True).start()
+        return process.pid
+
+    def signal(self, pid: int, number: int, *, group: bool = False) -> bool:
+        try:
+            (os.killpg if group else os.kill)(pid, number)
+        except ProcessLookupError:
+            return False
+        except PermissionError as error:
+            raise StepFailed(f"process {pid} is not ours to stop: {error}") from error
+        return True
+
+    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
+        # Created with its final mode and moved into place: no reader ever sees half a file, and a
+        # credential is never readable by others, not even for a moment.
+        target = Path(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        except OSError as error:
+            raise StepFailed(f"`{path}` could not be written: {error.strerror}") from error
+        try:
+            os.fchmod(descriptor, mode)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+            Path(temporary).replace(target)
+        except OSError as error:
+            Path(temporary).unlink(missing_ok=True)
+            raise StepFailed(f"`{path}` could not be written: {error.strerror}") from error
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def make_directory(self, path: str, *, mode: int = 0o755) -> None:
+        there = Path(path)
+        try:
+            if not there.is_dir():
+                there.mkdir(parents=True, exist_ok=True)
+                there.chmod(mode)
+        except OSError as error:
+            raise StepFailed(f"the directory `{path}` could not be made: {error.strerror}") from error
+
+    def link(self, path: str, target: str) -> None:
+        temporary = Path(f"{path}.{os.getpid()}.new")
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(target)
+            temporary.replace(path)
+        except OSError as error:
+            raise StepFailed(f"the link `{path}` could not be made: {error.strerror}") from error
+
+    def remove(self, path: str) -> None:
+        there = Path(path)
+        try:
+            if there.is_dir() and not there.is_symlink():
+                shutil.rmtree(there)
+            else:
+                there.unlink(missing_ok=True)
+        except OSError as error:
+            raise StepFailed(f"`{path}` could not be removed: {error}") from error
+
+    def _with(self, variables: Mapping[str, str | None] | None) -> dict[str, str]:
+        merged: dict[str, str | None] = {**self._environment, **(variables or {})}
+        return {name: value for name, value in merged.items() if value is not None}
+
+
+def _bounded(look: Callable[[], T], otherwise: T) -> T:
+    """Look, but give up after the query limit: a path on a dead network mount blocks for ever otherwise."""
+    box: list[T] = []
+    thread = threading.Thread(target=lambda: box.append(look()), daemon=True)
+    thread.start()
+    thread.join(QUERY_TIMEOUT_S)
+    return box[0] if box else otherwise
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a child and all its children: politely, then not."""
+    for number, patience_s in ((signals.SIGTERM, 3.0), (signals.SIGKILL, 3.0)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
+            return
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", errors="replace")
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _mount_of(path: Path, mounts: str) -> tuple[str, str]:
+    """Mount point and type of the file system that holds `path`, from text such as `/dev/vda / ext4 rw 0 0`."""
+    best = ("/", "unknown")
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) < 3:  # noqa: PLR2004  # device, mount point, type
+            continue
+        mount = fields[1].replace("\\040", " ")
+        if path.is_relative_to(mount) and len(mount) >= len(best[0]):
+            best = (mount, fields[2])
+    return best

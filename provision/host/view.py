@@ -1,0 +1,162 @@
+"""What may be asked of a machine, and what may be changed on it: two protocols, so that "checks only look" is typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+# No question may hang longer than this: a wedged driver or a dead network mount must not stop the tool.
+QUERY_TIMEOUT_S = 10.0
+# A change is bounded too, but a 10 GB download over a slow line is still a change.
+CHANGE_TIMEOUT_S = 4 * 3600.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a command. Without an `rc` it was not installed, or was stopped for taking too long."""
+
+    argv: tuple[str, ...]
+    rc: int | None
+    out: str = ""
+    err: str = ""
+    seconds: float = 0.0
+    installed: bool = True
+
+    @property
+    def ok(self) -> bool:
+        return self.rc == 0
+
+    @property
+    def ending(self) -> str:
+        if self.rc is not None:
+            return f"exited {self.rc}"
+        return f"gave no answer in {self.seconds:.0f} s" if self.installed else "is not installed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathInfo:
+    """One path, links followed. `mode` holds the permission bits only (0o755)."""
+
+    mode: int
+    uid: int
+    owner: str
+    size: int
+    is_directory: bool
+    writable: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskSpace:
+    """The file system that holds a path (or its nearest existing parent). Bytes; inodes are None where uncounted."""
+
+    path: str
+    mount: str
+    filesystem: str
+    total: int
+    free: int
+    inodes_free: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """A listening TCP socket. `pid` and what follows are None where the owner is not ours to see."""
+
+    port: int
+    address: str
+    pid: int | None = None
+    process: str | None = None
+    command: str | None = None
+    user: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """A running process. `command` is its argv joined, with nothing hidden: never print it unmasked."""
+
+    pid: int
+    parent: int
+    name: str
+    command: str
+    user: str
+    started: float
+
+
+class HostView(Protocol):
+    """What facts and checks may do: look. Nothing here raises because something is missing, and nothing hangs."""
+
+    @property
+    def name(self) -> str:
+        """How reports call this host."""
+        ...
+
+    def query(self, argv: Sequence[str], *, timeout_s: float = QUERY_TIMEOUT_S) -> Outcome:
+        """Run a command that only looks. Not installed and hanging are two different answers; neither raises."""
+        ...
+
+    def read(self, path: str) -> str | None:
+        """The text of a file (undecodable bytes replaced), or None where it is not there or not readable."""
+        ...
+
+    def glob(self, pattern: str) -> tuple[str, ...]:
+        """Paths that match, sorted."""
+        ...
+
+    def stat(self, path: str) -> PathInfo | None: ...
+
+    def disk(self, path: str) -> DiskSpace | None:
+        """The file system of `path`, or of its nearest parent that exists; None if that gives no answer."""
+        ...
+
+    def listeners(self) -> tuple[Listener, ...]: ...
+
+    def processes(self) -> tuple[Process, ...]: ...
+
+    def variable(self, name: str) -> str | None:
+        """An environment variable of the machine's user. Never ask for a secret's value."""
+        ...
+
+
+class Host(HostView, Protocol):
+    """What steps may do: look and change."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = CHANGE_TIMEOUT_S,
+        variables: Mapping[str, str | None] | None = None,
+        directory: str | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Outcome:
+        """Run a command that changes something, in a process group of its own that ends with us.
+
+        `variables` are set in its environment (None removes one); `on_line` sees every line of output as it comes.
+        Raises `CommandFailed` with the end of the output on a status other than 0, on a timeout, and where the
+        program is not installed.
+        """
+        ...
+
+    def start(self, argv: Sequence[str], *, log: str, variables: Mapping[str, str | None] | None = None) -> int:
+        """Start a process that outlives us, in a session of its own, output appended to the file `log`. Returns its pid."""
+        ...
+
+    def signal(self, pid: int, number: int, *, group: bool = False) -> bool:
+        """Send a signal; False where there is no such process (any more)."""
+        ...
+
+    def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
+        """Write a file whole: created with its final mode beside its place, then moved there."""
+        ...
+
+    def make_directory(self, path: str, *, mode: int = 0o755) -> None:
+        """Make a directory and its parents; `mode` is given to the last one only, and only if it is new."""
+        ...
+
+    def link(self, path: str, target: str) -> None:
+        """Make `path` a symbolic link to `target`, replacing an older link in one step."""
+        ...
+
+    def remove(self, path: str) -> None:
+        """Remove a file, link or directory tree; nothing happens where there is none."""
+        ...
