@@ -107,7 +107,7 @@ def _names() -> list[str]:
 
 
 def _typed(key: str, value: Any, *, source: str) -> Any:
-    """A value of the field's type; YAML's `python: 3.10` arrives as the number 3.1 and is refused rather than guessed."""
+    """A value of the field's type. YAML's `python: 3.10` arrives as the number 3.1: refused, not guessed."""
     kinds = {"context_length": int, "mem_fraction": float}
     if key == "python" and isinstance(value, float):
         raise UsageError(f"`python: {value}` in {source} is a number", hint='quote it: `python: "3.10"`')

@@ -139,7 +139,7 @@ class LocalHost:
             return ()
         found = {}
         for connection in connections:
-            if connection.status != psutil.CONN_LISTEN:
+            if connection.status != psutil.CONN_LISTEN or not connection.laddr:
                 continue
             owner: tuple[str | None, str | None, str | None] = (None, None, None)
             if connection.pid:

@@ -138,7 +138,7 @@ class Host(HostView, Protocol):
         ...
 
     def start(self, argv: Sequence[str], *, log: str, variables: Mapping[str, str | None] | None = None) -> int:
-        """Start a process that outlives us, in a session of its own, output appended to the file `log`. Returns its pid."""
+        """Start a process that outlives us, in its own session, output appended to the file `log`; its pid."""
         ...
 
     def signal(self, pid: int, number: int, *, group: bool = False) -> bool:
