@@ -11,7 +11,7 @@ class Row(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A row of data; `source` links to where its statements are written."""
 
 
-class Serve(Row):
+class Serve(Row, frozen=True, kw_only=True):
     """How a server is to run, in the field's terms; `engines.yml` says which flag each is in which engine version.
 
     `mem_fraction` is the share of GPU memory for weights and KV cache, `context_length` in tokens, sizes of
@@ -41,7 +41,7 @@ class Serve(Row):
     extra: tuple[str, ...] = ()
 
 
-class Layout(Row):
+class Layout(Row, frozen=True, kw_only=True):
     """Where things lie on the host. `~` is the user's home; `prefix` holds environments, servers and receipts."""
 
     prefix: str = "~/.local/share/sgprov"
@@ -49,7 +49,7 @@ class Layout(Row):
     huggingface: str = "~/.cache/huggingface"
 
 
-class Target(Row):
+class Target(Row, frozen=True, kw_only=True):
     """A named row the user asks for.
 
     `compute_capabilities` are the GPUs it is for ("8.6"); none means that it needs no GPU. `stacks` and `images`
@@ -75,7 +75,7 @@ class Target(Row):
     notes: tuple[str, ...] = ()
 
 
-class Kernels(Row):
+class Kernels(Row, frozen=True, kw_only=True):
     """The machine code in one wheel for one CPU architecture, as `cuobjdump --list-elf` would list it.
 
     `native` are the SASS targets ("8.0", "9.0a", "12.0f"), `ptx` the virtual ones a new enough driver can compile.
@@ -88,7 +88,7 @@ class Kernels(Row):
     source: str
 
 
-class Stack(Row):
+class Stack(Row, frozen=True, kw_only=True):
     """An engine with its exact versions, installed as wheels; its lockfiles are found by name.
 
     `cuda` is what its torch was built for, `min_driver` the floor of that CUDA family, `minimum_glibc` what its
@@ -107,7 +107,7 @@ class Stack(Row):
     notes: tuple[str, ...] = ()
 
 
-class Image(Row):
+class Image(Row, frozen=True, kw_only=True):
     """A container image, by digest where one is known. `archs` are Docker's (`amd64`, `arm64`)."""
 
     name: str
@@ -126,7 +126,7 @@ class Image(Row):
     notes: tuple[str, ...] = ()
 
 
-class Gpu(Row):
+class Gpu(Row, frozen=True, kw_only=True):
     """A PCI device id and what it is; `names` are what drivers call it."""
 
     device: str
@@ -135,7 +135,7 @@ class Gpu(Row):
     names: tuple[str, ...] = ()
 
 
-class CudaFamily(Row):
+class CudaFamily(Row, frozen=True, kw_only=True):
     """A CUDA major version and the driver that runs any minor of it."""
 
     family: str
@@ -143,7 +143,7 @@ class CudaFamily(Row):
     source: str
 
 
-class CudaToolkit(Row):
+class CudaToolkit(Row, frozen=True, kw_only=True):
     """The driver that came with a CUDA toolkit: what its PTX needs."""
 
     toolkit: str

@@ -36,7 +36,7 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Driver:
-    """The NVIDIA driver. `version` is its own text (550.144.03, never normalised), `cuda` the newest CUDA it reports."""
+    """The NVIDIA driver. `version` is its own text (550.144.03), `cuda` the CUDA version it reports."""
 
     version: str
     cuda: str | None = None
