@@ -1,0 +1,1 @@
+"""Lockfiles: which there are, what they pin, and what their wheels hold."""
