@@ -68,7 +68,7 @@ class Target(Row, frozen=True, kw_only=True):
     prefer: Literal["stack", "image"] = "stack"
     python: str | None = None
     rank: int | None = None
-    rank_needs: tuple[Literal["runpod", "slurm"], ...] = ()
+    rank_needs: tuple[Literal["runpod", "slurm", "docker"], ...] = ()
     layout: Layout = Layout()
     serve: Serve = Serve()
     assume: dict[str, str] = {}
@@ -102,7 +102,6 @@ class Stack(Row, frozen=True, kw_only=True):
     min_driver: str
     minimum_glibc: str
     source: str
-    kernels: tuple[Kernels, ...] = ()
     needs: tuple[Literal["nvcc", "python-headers"], ...] = ()
     notes: tuple[str, ...] = ()
 

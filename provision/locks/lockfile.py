@@ -108,7 +108,7 @@ def _entries(text: str) -> list[str]:
 
 
 def _version_of(url: str) -> str:
-    name = url.split("#")[0].rsplit("/", 1)[-1].replace("%2B", "+").replace("%2b", "+")
+    name = url.split("#", maxsplit=1)[0].rsplit("/", 1)[-1].replace("%2B", "+").replace("%2b", "+")
     try:
         return str(parse_wheel_filename(name)[1])
     except ValueError as error:

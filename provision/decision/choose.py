@@ -1,0 +1,268 @@
+"""The choice: of a stack for a named target, and of a target where none is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from msgspec.structs import replace as replaced
+
+from provision.catalog.load import Catalog
+from provision.catalog.rows import Layout, Serve, Target
+from provision.config import Options
+from provision.decision.model import Decision, Fit, Places
+from provision.decision.weigh import Setting, image_candidate, minor, stack_candidate
+from provision.errors import UnsupportedHost, UsageError, WrongPython
+from provision.facts.model import Facts, Gpu
+from provision.locks.lockfile import available
+from provision.locks.sizes import Sizes
+from provision.report import Finding, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What a decision is made from.
+
+    `locks` is the folder of lockfiles, `sizes` what their wheels weigh, `installed` the digests of the locks whose
+    environments are complete here, `home` the user's home on the host.
+    """
+
+    wishes: Options
+    facts: Facts
+    catalog: Catalog
+    locks: Path
+    sizes: dict[str, Sizes] = field(default_factory=dict)
+    installed: frozenset[str] = frozenset()
+    home: str = "/root"
+
+
+# Problems with these ids mean that what GPUs there are cannot be told.
+_GPU_PROBLEMS = ("facts.gpu", "facts.driver", "facts.nvml")
+
+
+def decide(question: Question) -> Decision:
+    """The decision for the target that is wished for, or the best-ranked one that fits.
+
+    Raises `UnsupportedHost` with every reason, `WrongPython` where only the Python is wrong, `UsageError` for a
+    name that is not in the catalog.
+    """
+    catalog, wishes, facts = question.catalog, question.wishes, question.facts
+    if wishes.target:
+        targets: Sequence[Target] = (catalog.target(wishes.target),)
+    else:
+        targets = sorted((t for t in catalog.targets if t.rank is not None), key=lambda t: t.rank or 0)
+        _refuse_unclear(facts)
+    fits = []
+    for target in targets:
+        fit = _fit(target, question)
+        # A machine with GPUs is never quietly made a CPU server.
+        if fit.chosen and (wishes.target or target.compute_capabilities or not facts.gpus):
+            return _decision(fit, question, passed_over=fits)
+        fits.append(fit)
+    raise _refusal(fits, wishes, facts)
+
+
+def weigh_targets(question: Question) -> tuple[Fit, ...]:
+    """Every target with what speaks for and against it here; raises nothing because of the host."""
+    return tuple(_fit(target, question) for target in question.catalog.targets)
+
+
+def places_of(layout: Layout, wishes: Options, home: str) -> Places:
+    """Absolute paths; the user's wishes stand over the target's layout."""
+
+    def absolute(path: str) -> str:
+        if path == "~" or path.startswith("~/"):
+            path = home + path[1:]
+        return str(PurePosixPath("/") / path) if path.startswith("/") else str(Path(path).absolute())
+
+    prefix = absolute(wishes.prefix or layout.prefix)
+    # Whoever moves the prefix moves what lies under it by default.
+    default = Layout()
+    models = layout.models if not (wishes.prefix and layout.models == default.models) else f"{prefix}/models"
+    return Places(
+        prefix=prefix,
+        models=absolute(wishes.model_directory or models),
+        huggingface=absolute(wishes.cache_directory or layout.huggingface),
+    )
+
+
+def chosen_gpus(facts: Facts, wishes: Options) -> tuple[Gpu, ...]:
+    """The GPUs to use: all, or those whose indices were named (`--gpus 0,2`)."""
+    if not wishes.gpus:
+        return facts.gpus
+    by_index = {str(gpu.index): gpu for gpu in facts.gpus}
+    names = [part.strip() for part in wishes.gpus.split(",") if part.strip()]
+    if unknown := [name for name in names if name not in by_index]:
+        raise UsageError(
+            f"there is no GPU {', '.join(unknown)} here", hint=f"the indices are {', '.join(by_index) or 'none'}"
+        )
+    return tuple(by_index[name] for name in names)
+
+
+def _fit(target: Target, question: Question) -> Fit:
+    wishes, facts, catalog = question.wishes, question.facts, question.catalog
+    gpus = chosen_gpus(facts, wishes) if target.compute_capabilities else ()
+    objections = _target_objections(target, facts, gpus)
+    if objections:
+        return Fit(target=target, chosen=None, candidates=(), objections=objections)
+    python, interpreter = _python(target, wishes, facts)
+    setting = Setting(
+        facts=facts,
+        gpus=gpus,
+        python=python,
+        interpreter=interpreter,
+        places=places_of(target.layout, wishes, question.home),
+        sizes=question.sizes,
+        installed=question.installed,
+    )
+    stacks = [stack_candidate(catalog.stack(name), available(question.locks, name), setting) for name in target.stacks]
+    images = [image_candidate(catalog.image(name), setting) for name in target.images]
+    candidates = [*images, *stacks] if target.prefer == "image" else [*stacks, *images]
+    if wishes.stack:
+        candidates = [one for one in candidates if one.name == wishes.stack]
+        if not candidates:
+            names = ", ".join([*target.stacks, *target.images])
+            raise UsageError(f"target `{target.name}` has no stack `{wishes.stack}`", hint=f"it has {names}")
+    fitting = [one for one in candidates if one.fits]
+    # One that fits without a warning goes before a newer one that fits only with it.
+    chosen = min(fitting, key=lambda one: bool(one.warnings), default=None)
+    return Fit(target=target, chosen=chosen, candidates=tuple(candidates))
+
+
+def _target_objections(target: Target, facts: Facts, gpus: Sequence[Gpu]) -> tuple[str, ...]:
+    surroundings = {
+        "runpod": (facts.surroundings.runpod, "is for RunPod pods, this is not one"),
+        "slurm": (facts.slurm is not None, "is for Slurm nodes, Slurm is not here"),
+        "docker": (bool(facts.engines), "needs Docker or Podman"),
+    }
+    if not target.compute_capabilities:
+        return ()
+    if problems := _gpu_problems(facts):
+        return tuple(f"what GPUs there are cannot be told: {problem.text}" for problem in problems)
+    wanted = " or ".join(target.compute_capabilities)
+    if not gpus:
+        return (f"needs a GPU of compute capability {wanted}, none is here",)
+    found = []
+    for gpu in gpus:
+        if gpu.compute_capability is None:
+            found.append(f"the compute capability of GPU {gpu.index} ({gpu.name}) is not known")
+        elif gpu.compute_capability not in target.compute_capabilities:
+            found.append(f"GPU {gpu.index} ({gpu.name}) is {gpu.compute_capability}, it is for {wanted}")
+        elif target.gpu_names and not any(name in gpu.name for name in target.gpu_names):
+            found.append(f"GPU {gpu.index} is a {gpu.name}, it is for {' or '.join(target.gpu_names)}")
+    if len(gpus) < target.minimum_gpus:
+        found.append(f"needs {target.minimum_gpus} GPUs, {len(gpus)} here")
+    # A named target on the wrong surroundings still fits: they only guide the choice where none is named.
+    return tuple(found) or tuple(
+        text for need in target.rank_needs for there, text in (surroundings[need],) if not there and need == "slurm"
+    )
+
+
+def _python(target: Target, wishes: Options, facts: Facts) -> tuple[str | None, str | None]:
+    """The minor version to use and the interpreter that was named. Raises `WrongPython` against the target's rule."""
+    wanted, path = wishes.python, None
+    if wanted and "/" in wanted:
+        path = wanted
+        known = next((one for one in facts.pythons if one.path == wanted), None)
+        if known is None:
+            raise UsageError(f"`{wanted}` is not a Python interpreter", hint="name one that `sgprov facts` lists")
+        wanted = known.version
+    wanted = minor(wanted) if wanted else None
+    if target.python and wanted and wanted != target.python:
+        named = f"`{path}` is {known.version}" if path and known else f"`--python {wishes.python}` was given"
+        raise WrongPython(
+            f"target `{target.name}` needs Python {target.python}; {named}",
+            hint=f"leave `--python` out, or give `--python {target.python}`",
+        )
+    return target.python or wanted, path
+
+
+def _decision(fit: Fit, question: Question, passed_over: Sequence[Fit]) -> Decision:
+    wishes, facts = question.wishes, question.facts
+    chosen = fit.chosen
+    assert chosen is not None  # noqa: S101  # the caller asked
+    why = [f"{other.target.name}: {'; '.join(other.why_not)}" for other in passed_over]
+    why += [f"{one.name}: {'; '.join(one.objections)}" for one in fit.candidates if one.objections]
+    why.append(f"{chosen.name}: {'; '.join(chosen.reasons)}")
+    findings = list(chosen.warnings)
+    gpus = chosen_gpus(facts, wishes) if fit.target.compute_capabilities else ()
+    if len({gpu.name for gpu in gpus}) > 1:
+        names = ", ".join(sorted({gpu.name for gpu in gpus}))
+        findings.append(
+            Finding(
+                check="gpu-mixed",
+                severity=Severity.WARNING,
+                text=f"this host has several kinds of GPU ({names}); the slowest sets the pace",
+                fix=("name those of one kind with `--gpus`",),
+            )
+        )
+    return Decision(
+        target=fit.target,
+        places=places_of(fit.target.layout, wishes, question.home),
+        serve=serve_of(fit.target, wishes),
+        stack=chosen.stack,
+        lock=chosen.lock,
+        python=chosen.lock.python if chosen.lock else None,
+        interpreter=chosen.interpreter,
+        image=chosen.image,
+        candidates=fit.candidates,
+        why=tuple(why),
+        findings=tuple(findings),
+        download_bytes=chosen.download_bytes,
+        disk_bytes=chosen.disk_bytes,
+    )
+
+
+def serve_of(target: Target, wishes: Options) -> Serve:
+    """The target's settings with what the user wished on top."""
+    serve = target.serve
+    if wishes.port and wishes.port != "auto":
+        if not wishes.port.isdigit() or not 0 < int(wishes.port) < 65536:  # noqa: PLR2004  # the last port
+            raise UsageError(f"`{wishes.port}` is not a port", hint="a number from 1 to 65535, or `auto`")
+        serve = replaced(serve, port=int(wishes.port))
+    changes = {
+        "model": wishes.model,
+        "host": wishes.host,
+        "context_length": wishes.context_length,
+        "mem_fraction": wishes.mem_fraction,
+        "served_name": None,
+    }
+    serve = replaced(serve, **{key: value for key, value in changes.items() if value is not None})
+    # A real model has real weights: dummy ones are only for the built-in one.
+    if wishes.model and not wishes.model.startswith("builtin:") and target.serve.load_format == "dummy":
+        serve = replaced(serve, load_format=None)
+    return serve
+
+
+def _gpu_problems(facts: Facts) -> tuple[Finding, ...]:
+    return tuple(
+        problem
+        for problem in facts.problems
+        if problem.severity is Severity.ERROR and problem.check.startswith(_GPU_PROBLEMS)
+    )
+
+
+def _refuse_unclear(facts: Facts) -> None:
+    if problems := _gpu_problems(facts):
+        lines = "\n".join(f"  {problem.text}" for problem in problems)
+        fixes = [fix for problem in problems for fix in problem.fix]
+        raise UnsupportedHost(
+            f"what GPUs this host has cannot be told:\n{lines}",
+            hint=fixes[0] if fixes else "`sgprov doctor` says more",
+        )
+
+
+def _refusal(fits: Sequence[Fit], wishes: Options, facts: Facts) -> UnsupportedHost:
+    if wishes.target:
+        fit = fits[0]
+        lines = "\n".join(f"  {line}" for line in fit.why_not)
+        only_python = fit.candidates and all(
+            len(one.objections) == 1 and "for Python" in one.objections[0] for one in fit.candidates
+        )
+        kind = WrongPython if only_python else UnsupportedHost
+        fixes = [fix for problem in _gpu_problems(facts) for fix in problem.fix]
+        hint = fixes[0] if fixes and not fit.candidates else "`sgprov targets` says what fits this host"
+        return kind(f"target `{wishes.target}` does not fit this host:\n{lines}", hint=hint)
+    lines = "\n".join(f"  {fit.target.name}: {'; '.join(fit.why_not)}" for fit in fits)
+    return UnsupportedHost(f"no target in the catalog fits this host:\n{lines}", hint="`sgprov doctor` says more")

@@ -1,0 +1,87 @@
+"""What a decision is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from provision.catalog.rows import Image, Serve, Stack, Target
+from provision.locks.lockfile import Lock
+from provision.report import Finding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Absolute paths on the host: `prefix` holds environments, servers and receipts."""
+
+    prefix: str
+    models: str
+    huggingface: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A stack or image that was weighed: it fits where `objections` is empty.
+
+    `reasons` say why it fits, `warnings` what speaks against it without forbidding it. Sizes are in bytes, None
+    where they are not known.
+    """
+
+    name: str
+    kind: Literal["stack", "image"]
+    objections: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+    stack: Stack | None = None
+    lock: Lock | None = None
+    interpreter: str | None = None
+    image: Image | None = None
+    download_bytes: int | None = None
+    disk_bytes: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        return not self.objections
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Whether a target fits a host: the candidate that would be taken, or why there is none."""
+
+    target: Target
+    chosen: Candidate | None
+    candidates: tuple[Candidate, ...]
+    objections: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        return self.chosen is not None
+
+    @property
+    def why_not(self) -> tuple[str, ...]:
+        """Every reason, the target's own first, one line a stack."""
+        return self.objections or tuple(
+            f"{candidate.name}: {'; '.join(candidate.objections)}" for candidate in self.candidates
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What this host is to become. Either `stack` with its `lock` and `python` ("3.10"), or `image`, is set.
+
+    `interpreter` is the path of an interpreter that fits, None where one has to be provided.
+    """
+
+    target: Target
+    places: Places
+    serve: Serve
+    stack: Stack | None = None
+    lock: Lock | None = None
+    python: str | None = None
+    interpreter: str | None = None
+    image: Image | None = None
+    candidates: tuple[Candidate, ...] = ()
+    why: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    download_bytes: int | None = None
+    disk_bytes: int | None = None

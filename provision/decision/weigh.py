@@ -1,0 +1,216 @@
+"""What speaks for and against one stack or image on one host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from packaging.version import InvalidVersion, Version
+
+from provision.catalog.rows import Image, Stack
+from provision.decision.model import Candidate, Places
+from provision.facts.model import Facts, Gpu
+from provision.locks.coverage import of_lock, runs_on
+from provision.locks.lockfile import Lock
+from provision.locks.sizes import Sizes
+from provision.report import Finding, Severity
+
+_GIB = 1024**3
+# Docker's names of CPU architectures.
+_DOCKER_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
+# What is unpacked from a wheel is about twice what was downloaded; used only where no size was measured.
+_UNPACKED_RATIO = 2
+# NVIDIA's consumer and workstation names: no forward-compatibility package exists for them.
+_CONSUMER_NAMES = ("geforce", "titan", "rtx ", "quadro", "graphics device")
+
+
+@dataclass
+class Verdict:
+    """Reasons, objections and warnings as they are found."""
+
+    reasons: list[str] = field(default_factory=list)
+    objections: list[str] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+
+    def weigh(self, fits: bool, reason: str, objection: str) -> None:  # noqa: FBT001  # the condition is the subject
+        (self.reasons if fits else self.objections).append(reason if fits else objection)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a stack or image is weighed against.
+
+    `gpus` are those to use (none for the CPU), `python` the minor version to use ("3.10") or None, `interpreter` a
+    path that the user named.
+    """
+
+    facts: Facts
+    gpus: Sequence[Gpu]
+    places: Places
+    python: str | None = None
+    interpreter: str | None = None
+    sizes: Mapping[str, Sizes] = field(default_factory=dict)
+    installed: frozenset[str] = frozenset()
+
+
+def stack_candidate(stack: Stack, locks: Sequence[Lock], setting: Setting) -> Candidate:
+    """Weigh a stack with its lockfiles."""
+    facts, gpus = setting.facts, setting.gpus
+    verdict = Verdict()
+    here = [lock for lock in locks if lock.arch == facts.arch]
+    archs = ", ".join(sorted({lock.arch for lock in locks})) or "none"
+    verdict.weigh(bool(here), f"wheels for {facts.arch}", f"no wheels locked for {facts.arch} (only {archs})")
+    lock, interpreter = _lock_and_interpreter(here, setting, verdict)
+    if gpus:
+        _weigh_driver(stack.min_driver, stack.cuda, facts, gpus, verdict)
+        if lock:
+            _weigh_kernels(lock, gpus, facts, verdict)
+    _weigh_glibc(stack, facts, verdict)
+    size = setting.sizes.get(lock.name) if lock else None
+    download, disk = _bytes(size)
+    if lock and lock.digest in setting.installed:
+        download = disk = 0
+    if disk:
+        _weigh_disk(disk, facts, setting.places, verdict)
+    return Candidate(
+        name=stack.name,
+        kind="stack",
+        stack=stack,
+        lock=lock,
+        interpreter=interpreter,
+        reasons=tuple(verdict.reasons),
+        objections=tuple(verdict.objections),
+        warnings=tuple(verdict.warnings),
+        download_bytes=download,
+        disk_bytes=disk,
+    )
+
+
+def image_candidate(image: Image, setting: Setting) -> Candidate:
+    """Weigh a container image: architecture, driver, machine code, and an engine that can hand out GPUs."""
+    verdict, facts, gpus = Verdict(), setting.facts, setting.gpus
+    arch = _DOCKER_ARCH.get(facts.arch, facts.arch)
+    archs = ", ".join(image.archs)
+    verdict.weigh(arch in image.archs, f"image for {arch}", f"an image for {archs}, this host is {arch}")
+    _weigh_driver(image.min_driver, image.cuda, facts, gpus, verdict)
+    for capability in sorted({gpu.compute_capability for gpu in gpus if gpu.compute_capability}):
+        covered = runs_on(image.native, (), capability, None)
+        listed = ", ".join(image.native)
+        verdict.weigh(covered.runs, f"holds code for {capability}", f"holds code for {listed}, not for {capability}")
+    engines = [engine for engine in facts.engines if engine.running]
+    if not engines:
+        told = "; ".join(engine.problem for engine in facts.engines if engine.problem)
+        verdict.objections.append(told or "needs Docker or Podman, neither is here")
+    elif not any(engine.nvidia_runtime or engine.cdi for engine in engines):
+        verdict.objections.append(f"{engines[0].name} cannot hand out GPUs: no NVIDIA runtime and no CDI")
+    else:
+        verdict.reasons.append(f"{engines[0].name} hands out GPUs")
+    return Candidate(
+        name=image.name,
+        kind="image",
+        image=image,
+        reasons=tuple(verdict.reasons),
+        objections=tuple(verdict.objections),
+        warnings=tuple(verdict.warnings),
+        download_bytes=int(image.size_gib * _GIB) if image.size_gib else None,
+    )
+
+
+def driver_at_least(text: str, floor: str) -> bool | None:
+    """Whether a driver's own text (`550.144.03`) is at least `floor`; None where it is not a version."""
+    try:
+        return Version(text) >= Version(floor)
+    except InvalidVersion:
+        return None
+
+
+def minor(version: str) -> str:
+    """`3.10` of `3.10.13`."""
+    return ".".join(version.split(".")[:2])
+
+
+def _lock_and_interpreter(here: Sequence[Lock], setting: Setting, verdict: Verdict) -> tuple[Lock | None, str | None]:
+    python, interpreter = setting.python, setting.interpreter
+    if not here:
+        return None, interpreter
+    offered = [lock for lock in here if python in {None, lock.python}]
+    if not offered:
+        versions = ", ".join(lock.python for lock in here)
+        verdict.objections.append(f"no wheels for Python {python} (only {versions})")
+        return None, interpreter
+    if interpreter:
+        verdict.reasons.append(f"Python {offered[-1].python} at {interpreter}")
+        return offered[-1], interpreter
+    # Newest Python first, one with headers before one without: Triton compiles against them on first use.
+    for lock in reversed(offered):
+        found = [one for one in setting.facts.pythons if minor(one.version) == lock.python]
+        found.sort(key=lambda one: not one.headers)
+        if found:
+            verdict.reasons.append(f"Python {lock.python} at {found[0].path}")
+            return lock, found[0].path
+    verdict.reasons.append(f"Python {offered[-1].python}, not on this host yet")
+    return offered[-1], None
+
+
+def _weigh_driver(floor: str, cuda: str, facts: Facts, gpus: Sequence[Gpu], verdict: Verdict) -> None:
+    if facts.driver is None:
+        verdict.objections.append("needs an NVIDIA driver, none is loaded")
+        return
+    enough = driver_at_least(facts.driver.version, floor)
+    told = f"driver {facts.driver.version}"
+    if enough is None:
+        verdict.objections.append(f"the driver version `{facts.driver.version}` cannot be read")
+    elif enough:
+        verdict.reasons.append(f"{told} >= {floor} (CUDA {cuda})")
+    elif any(name in gpu.name.lower() for gpu in gpus for name in _CONSUMER_NAMES):
+        verdict.objections.append(f"CUDA {cuda} needs driver {floor}, this host has {facts.driver.version}")
+    else:
+        verdict.reasons.append(f"{told} < {floor}")
+        verdict.warnings.append(
+            Finding(
+                check="driver-floor",
+                severity=Severity.WARNING,
+                text=f"{told} is below {floor}, the floor of CUDA {cuda}: it works on a data-centre GPU only through "
+                "the forward-compatibility package",
+                fix=(f"update the driver to {floor} or newer", "or take a stack of an older CUDA: `--stack`"),
+            )
+        )
+
+
+def _weigh_kernels(lock: Lock, gpus: Sequence[Gpu], facts: Facts, verdict: Verdict) -> None:
+    cuda = facts.driver.cuda if facts.driver else None
+    for capability in sorted({gpu.compute_capability for gpu in gpus if gpu.compute_capability}):
+        for row, coverage in of_lock(lock, capability, cuda):
+            if row.optional:
+                continue
+            verdict.weigh(coverage.runs, coverage.sentence(row), coverage.sentence(row))
+
+
+def _weigh_glibc(stack: Stack, facts: Facts, verdict: Verdict) -> None:
+    if facts.glibc is None:
+        verdict.objections.append(f"needs glibc {stack.minimum_glibc}, this host has none (musl?)")
+        return
+    verdict.weigh(
+        Version(facts.glibc) >= Version(stack.minimum_glibc),
+        f"glibc {facts.glibc} >= {stack.minimum_glibc}",
+        f"needs glibc {stack.minimum_glibc}, this host has {facts.glibc}",
+    )
+
+
+def _weigh_disk(needed: int, facts: Facts, places: Places, verdict: Verdict) -> None:
+    for disk in facts.disks:
+        if disk.path == places.prefix:
+            free, need = disk.free / _GIB, needed / _GIB
+            verdict.weigh(
+                disk.free >= needed,
+                f"{need:.1f} GiB of {free:.1f} GiB free on {disk.mount}",
+                f"needs {need:.1f} GiB under {places.prefix}, {disk.mount} has {free:.1f} GiB free",
+            )
+
+
+def _bytes(size: Sizes | None) -> tuple[int | None, int | None]:
+    if size is None:
+        return None, None
+    if size.installed_bytes is not None:
+        return size.download_bytes, size.installed_bytes
+    return size.download_bytes, size.download_bytes * _UNPACKED_RATIO if size.download_bytes else None
