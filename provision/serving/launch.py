@@ -1,0 +1,88 @@
+"""Turn the settings of a target into the command that starts one version of an engine; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+import msgspec
+
+from provision.catalog.engines import Engine, Flag
+from provision.catalog.engines import engine as engine_named
+from provision.catalog.rows import Serve
+from provision.errors import UsageError
+from provision.serving.ports import DerivedPort, derive
+
+# Not a setting with a flag of its own: the model is part of the command, `extra` is passed on as it is.
+_ELSEWHERE = ("model", "extra")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """A server, ready to be started: its command, the variables to set, where it answers and what ports it takes."""
+
+    engine: str
+    version: str
+    argv: tuple[str, ...]
+    variables: dict[str, str] = field(default_factory=dict)
+    url: str
+    model: str
+    ports: tuple[DerivedPort, ...] = ()
+
+
+def render(engine: str, version: str, serve: Serve, *, python: str, model_path: str) -> Launch:
+    """The launch of `serve` with that version of an engine, whose environment's interpreter is `python`.
+
+    Raises `UsageError` for a setting that this version does not know.
+    """
+    row = engine_named(engine)
+    words = {"python": python, "bin": str(PurePosixPath(python).parent), "model": model_path}
+    argv = [word.format_map(words) for word in row.rows(row.launch, version)[0].argv]
+    variables = {
+        variable.name: variable.value
+        for variable in row.rows(row.variables, version)
+        if variable.when == "always" or PurePosixPath(model_path).is_absolute()
+    }
+    for flag, value in _flags(row, version, serve):
+        argv += [word.format(value=value) for word in flag.argv]
+        variables |= flag.variables
+    return Launch(
+        engine=engine,
+        version=version,
+        argv=(*argv, *serve.extra),
+        variables=variables,
+        url=url_of(serve.host, serve.port),
+        model=model_path,
+        ports=derive(row, version, serve),
+    )
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a server on this machine is asked: one that listens on every address answers on the loopback one."""
+    asked = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  # nothing is bound
+    return f"http://[{asked}]:{port}" if ":" in asked else f"http://{asked}:{port}"
+
+
+def _flags(engine: Engine, version: str, serve: Serve) -> Iterator[tuple[Flag, str]]:
+    flags = engine.rows(engine.flags, version)
+    for setting, given in msgspec.structs.asdict(serve).items():
+        if setting in _ELSEWHERE or given is None:
+            continue
+        value = str(given).lower() if isinstance(given, bool) else str(given)
+        rows = [flag for flag in flags if flag.setting == setting]
+        fits = [flag for flag in rows if flag.values is None or value in flag.values]
+        if not fits:
+            raise _unknown(engine, version, setting, value, rows)
+        yield fits[0], value
+
+
+def _unknown(engine: Engine, version: str, setting: str, value: str, rows: list[Flag]) -> UsageError:
+    if rows:
+        allowed = ", ".join(f"`{value}`" for row in rows for value in row.values or ())
+        return UsageError(
+            f"{engine.name} {version} knows no `{setting}: {value}`", hint=f"for `{setting}` it knows {allowed}"
+        )
+    since = [flag.since for flag in engine.flags if flag.setting == setting and flag.since]
+    hint = f"it is known from {since[0]} on" if since else f"leave it out, or pass {engine.name}'s own flag in `extra`"
+    return UsageError(f"{engine.name} {version} has no flag for the setting `{setting}`", hint=hint)
