@@ -1,0 +1,112 @@
+"""The tree of commands, each loaded when it is called, and the one place where errors become exit statuses."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from provision import __version__, errors
+from provision.catalog.load import nearest
+from provision.cli import render
+from provision.cli.output import Shown
+
+# name -> (module, one line for --help); the module holds the command under its own name, dashes as underscores.
+COMMANDS = {
+    "bootstrap": "Take this machine to a verified endpoint.",
+    "doctor": "Say what is wrong with this machine, and which command mends it.",
+    "diagnose": "Find the root cause in a log.",
+    "environments": "List, verify, roll back and clear installed environments.",
+    "facts": "Show what this machine is.",
+    "plan": "Show what bootstrap would do, and why.",
+    "serve": "Start, stop and look at servers.",
+    "smoke": "Test a running server, local or remote.",
+    "targets": "List the targets, and which of them fit this machine.",
+}
+
+
+class Lazy(click.Group):
+    """A group that imports a command's module only when that command is called."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"provision.cli.{name}"), name)
+        assert isinstance(command, click.Command)  # noqa: S101  # a rule of this package, kept by a test
+        return command
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+            near = nearest(arguments[0], COMMANDS)
+            raise errors.UsageError(
+                f"there is no command `{arguments[0]}`",
+                hint=f"did you mean `{near}`?" if near else "`sgprov --help` lists them",
+            )
+        return super().resolve_command(context, arguments)
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="sgprov %(version)s")
+def sgprov() -> None:
+    """Take a GPU machine from bare to a verified LLM endpoint.
+
+    Start with `sgprov doctor`, or with `sgprov bootstrap`: without a target it takes the one that fits best.
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line and return its exit status; every error is printed as a message, or as JSON with `--json`."""
+    # Arguments behind `--` belong to the engine.
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    as_json = "--json" in own
+    command = next((argument for argument in own if not argument.startswith("-")), "sgprov")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        shown = sgprov.main(list(arguments), prog_name="sgprov", standalone_mode=False)
+    except errors.ProvisionError as error:
+        render.show_error(error, command=command, as_json=as_json)
+        return error.exit_status
+    except click.UsageError as error:
+        usage = errors.UsageError(_lower(error.format_message()), hint=_usage_hint(error))
+        render.show_error(usage, command=command, as_json=as_json)
+        return usage.exit_status
+    except (KeyboardInterrupt, click.Abort):
+        render.show_interrupted(command=command, as_json=as_json)
+        return errors.INTERRUPTED
+    except BrokenPipeError:
+        # `sgprov … | head` is not an error; Python must not complain about it at exit either.
+        render.forget_output()
+        return errors.OK
+    if isinstance(shown, Shown):
+        render.show(shown, as_json=as_json)
+        return shown.exit_status
+    return shown if isinstance(shown, int) else errors.OK
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _lower(message: str) -> str:
+    """A message of click's in the form of ours: lower case first, no full stop, names in backticks."""
+    text = message.rstrip(".").replace("'", "`")
+    return text[:1].lower() + text[1:]
+
+
+def _usage_hint(error: click.UsageError) -> str:
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        return f"did you mean `{min(error.possibilities)}`?"
+    path = error.ctx.command_path if error.ctx else "sgprov"
+    return f"`{path} --help` shows what it takes"

@@ -1,0 +1,62 @@
+"""Options that several commands share, and the machine they are asked of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from provision import config
+from provision.host import HostView
+from provision.host.local import LocalHost
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of text.")
+replayed = click.option(
+    "--host", "folder", metavar="DIR", help="Look at a captured machine (`sgprov facts --capture DIR`), not this one."
+)
+config_file = click.option("--config", "file", metavar="FILE", help="Read this instead of ./sgprov.yml.")
+target_name = click.option("--target", "-t", metavar="NAME", help="What this machine is to become; `sgprov targets`.")
+prefix = click.option("--prefix", metavar="DIR", help="Where environments, servers and receipts lie.")
+
+_WISHES = (
+    click.option("--python", metavar="VERSION|PATH", help="The Python to use, such as 3.10 or /usr/bin/python3.10."),
+    click.option("--stack", metavar="NAME", help="Take this stack or image of the target's, not the preferred one."),
+    click.option("--gpus", metavar="0,1", help="Use only these GPUs, by index."),
+    click.option("--model", metavar="ID|DIR", help="A Hugging Face id, a directory, or a name under the models' one."),
+    click.option("--model-directory", metavar="DIR", help="Where models lie."),
+    click.option("--cache-directory", metavar="DIR", help="The Hugging Face cache."),
+    click.option("--port", metavar="N|auto", help="The port to serve on; `auto` takes the next free one."),
+    click.option("--bind", "bind", metavar="ADDRESS", help="The address to listen on, such as 0.0.0.0."),
+    click.option("--context-length", type=int, metavar="TOKENS", help="The longest context to serve."),
+    click.option("--mem-fraction", type=float, metavar="0-1", help="The share of GPU memory for weights and KV cache."),
+)
+
+
+def wishes(command: F) -> F:
+    """The options that say what the machine is to become."""
+    for option in reversed((target_name, prefix, *_WISHES, config_file)):
+        command = option(command)
+    return command
+
+
+def options(file: str | None, flags: dict[str, Any]) -> config.Options:
+    """The wishes of a command line over the environment's and the file's."""
+    given = dict(flags)
+    given["host"] = given.pop("bind", None)
+    return config.load(given, file=file)
+
+
+def view(folder: str | None) -> HostView:
+    """This machine, or a captured one."""
+    if folder is None:
+        return local_host()
+    from provision.host.folder import FolderHost  # noqa: PLC0415  # only where it is asked for
+
+    return FolderHost(folder)
+
+
+def local_host() -> LocalHost:
+    return LocalHost(config.process_environment())

@@ -1,0 +1,100 @@
+"""Shows a running plan: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from provision.cli import render
+from provision.report import Status, StepResult
+from provision.runner import Watcher
+from provision.secrets import mask
+from provision.steps import Progress, Step
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Without a terminal a line now and then is enough: logs are read afterwards.
+_PLAIN_EVERY_S = 10.0
+
+
+@contextmanager
+def watching(*, as_json: bool) -> Iterator[Watcher]:
+    """A watcher that fits where the output goes; with `--json` people's text goes to stderr."""
+    screen = render.console(error=as_json)
+    if not screen.is_terminal:
+        yield _Plain(error=as_json)
+        return
+    terminal = _Terminal(screen)
+    with terminal.bars:
+        yield terminal
+
+
+class _Plain:
+    def __init__(self, *, error: bool) -> None:
+        self._error = error
+        self._last_text = ""
+        self._last_time = 0.0
+
+    def started(self, _: Step) -> None:
+        self._last_text, self._last_time = "", time.monotonic()
+
+    def progress(self, step: Step, progress: Progress) -> None:
+        # A new phase at once, the same one with other numbers only now and then.
+        now = time.monotonic()
+        if progress.text == self._last_text and now - self._last_time < _PLAIN_EVERY_S:
+            return
+        self._last_text, self._last_time = progress.text, now
+        render.print_line(f"{step.id}: {mask(progress.text)}{_amount(progress)}", error=self._error)
+
+    def ended(self, step: Step, result: StepResult) -> None:
+        took = f" ({result.seconds:.1f} s)" if result.status is Status.DONE else ""
+        if result.status is not Status.NOT_REACHED:
+            render.print_line(f"{step.id}: {result.status.value} {mask(result.note)}{took}".rstrip(), error=self._error)
+
+
+class _Terminal:
+    def __init__(self, screen: Console) -> None:
+        from rich.progress import (  # noqa: PLC0415  # only on a terminal
+            BarColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+        from rich.progress import Progress as Bars  # noqa: PLC0415
+
+        self._screen = screen
+        self.bars = Bars(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[amount]}"),
+            TimeElapsedColumn(),
+            console=self._screen,
+            transient=True,
+        )
+        self._task = self.bars.add_task("", total=None, amount="", visible=False)
+
+    def started(self, step: Step) -> None:
+        self.bars.reset(self._task, description=step.id, total=None, amount="", visible=True)
+
+    def progress(self, step: Step, progress: Progress) -> None:
+        self.bars.update(
+            self._task,
+            description=f"{step.id}: {mask(progress.text)}",
+            completed=progress.done or 0,
+            total=progress.total,
+            amount=_amount(progress).strip(" ()"),
+        )
+
+    def ended(self, step: Step, result: StepResult) -> None:
+        self.bars.update(self._task, visible=False)
+        if result.status is not Status.NOT_REACHED:
+            render.show_step(step.id, result.status, result.note, result.seconds, self._screen)
+
+
+def _amount(progress: Progress) -> str:
+    if progress.done is None:
+        return ""
+    done = progress.done / 1e9
+    return f" ({done:.2f} of {progress.total / 1e9:.2f} GB)" if progress.total else f" ({done:.2f} GB)"

@@ -1,0 +1,114 @@
+"""The only module that prints: text for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from provision.report import Report, Severity, Status
+from provision.secrets import mask
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from provision.cli.output import Shown
+    from provision.errors import ProvisionError
+
+_SEVERITY = {
+    Severity.OK: ("✓", "green"),
+    Severity.INFO: ("·", "cyan"),
+    Severity.WARNING: ("!", "yellow"),
+    Severity.ERROR: ("✗", "red"),
+}
+_STATUS = {
+    Status.DONE: ("✓", "green"),
+    Status.ALREADY: ("=", "green"),
+    Status.WOULD: ("~", "cyan"),
+    Status.SKIPPED: ("-", "dim"),
+    Status.FAILED: ("✗", "red"),
+    Status.NOT_REACHED: (" ", "dim"),
+}
+
+
+def console(*, error: bool = False) -> Console:
+    """A terminal for people. Wide lines are not folded where nobody's terminal is: a log wants whole lines."""
+    from rich.console import Console  # noqa: PLC0415  # 60 ms that JSON does not pay
+
+    return Console(stderr=error, highlight=False, soft_wrap=True, emoji=False)
+
+
+def show(shown: Shown, *, as_json: bool) -> None:
+    """One result: JSON alone on stdout, or text."""
+    if as_json:
+        print_json(shown.to_json())
+    else:
+        shown.text(console())
+
+
+def print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def show_error(error: ProvisionError, *, command: str, as_json: bool) -> None:
+    """`error: …` and `hint: …` for people; the same as an object, on stdout, for programs."""
+    text, hint = mask(str(error)), mask(error.hint) if error.hint else None
+    if as_json:
+        told = {"code": error.code, "exit_status": error.exit_status, "text": text, "hint": hint}
+        print_json({"schema": f"sgprov.{command}/1", "ok": False, "changed": False, "error": told})
+        return
+    screen = console(error=True)
+    screen.print("[bold red]error:[/] ", end="")
+    screen.print(text, markup=False)
+    if hint:
+        screen.print("[bold cyan]hint:[/] ", end="")
+        screen.print(hint, markup=False)
+
+
+def show_interrupted(*, command: str, as_json: bool) -> None:
+    text = "interrupted; run the same command again to go on"
+    if as_json:
+        told = {"code": "interrupted", "exit_status": 130, "text": text, "hint": None}
+        print_json({"schema": f"sgprov.{command}/1", "ok": False, "changed": False, "error": told})
+    else:
+        console(error=True).print(text, markup=False)
+
+
+def show_report(report: Report, screen: Console, *, steps: bool = True) -> None:
+    """Steps in order, then what there is to say, errors last so that they stand next to the prompt."""
+    if steps:
+        for step in report.steps:
+            show_step(step.step, step.status, step.note, step.seconds, screen)
+    order = [Severity.OK, Severity.INFO, Severity.WARNING, Severity.ERROR]
+    for finding in sorted(report.findings, key=lambda finding: order.index(finding.severity)):
+        sign, style = _SEVERITY[finding.severity]
+        took = f" ({finding.seconds:.2f} s)" if finding.seconds is not None else ""
+        screen.print(f"[{style}]{sign}[/] [bold]{finding.check}[/]  ", end="")
+        screen.print(mask(finding.text) + took, markup=False)
+        for fix in finding.fix:
+            screen.print(f"    → {mask(fix)}", markup=False, style="cyan")
+    for step in report.steps:
+        if step.status is Status.FAILED:
+            screen.print("[bold red]error:[/] ", end="")
+            screen.print(mask(step.error or "the step did not succeed"), markup=False)
+            if step.hint:
+                screen.print("[bold cyan]hint:[/] ", end="")
+                screen.print(mask(step.hint), markup=False)
+
+
+def show_step(name: str, status: Status, note: str, seconds: float, screen: Console) -> None:
+    sign, style = _STATUS[status]
+    took = f"  {seconds:.1f} s" if seconds >= 0.1 else ""  # noqa: PLR2004  # below that nobody waited
+    screen.print(f"[{style}]{sign}[/] {name:<14}", end="")
+    screen.print(f"{status.value:<12}{mask(note)}{took}", markup=False, style="dim" if style == "dim" else None)
+
+
+def print_line(text: str, *, error: bool = False) -> None:
+    """A plain line, for what is not a terminal; flushed, because someone is following."""
+    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def forget_output() -> None:
+    """Point stdout at nothing after its reader has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,82 @@
+"""Carries out a plan: the only loop that changes a host."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from provision.errors import ProvisionError, StepFailed
+from provision.host import Host
+from provision.plan import Plan
+from provision.report import Report, Status, StepResult
+from provision.steps import Progress, Step
+
+
+class Watcher(Protocol):
+    """Who is told how it goes: a terminal, a log, nobody."""
+
+    def started(self, step: Step) -> None: ...
+    def progress(self, step: Step, progress: Progress) -> None: ...
+    def ended(self, step: Step, result: StepResult) -> None: ...
+
+
+class Nobody:
+    """A watcher that looks away."""
+
+    def started(self, step: Step) -> None: ...
+    def progress(self, step: Step, progress: Progress) -> None: ...
+    def ended(self, step: Step, result: StepResult) -> None: ...
+
+
+def apply(plan: Plan, host: Host, *, dry_run: bool = False, watcher: Watcher | None = None) -> Report:
+    """Make each step true that is not, in order, and stop at the first that cannot be made true.
+
+    A dry run is the same loop that stops one line earlier; a step after a "would" is judged on today's host.
+    """
+    watcher = watcher or Nobody()
+    results: list[StepResult] = []
+    failure: ProvisionError | None = None
+    for step in plan.steps:
+        start = time.monotonic()
+        status, note, error = Status.NOT_REACHED, "", None
+        if failure is None:
+            watcher.started(step)
+            try:
+                status, note = _carry_out(step, plan, host, dry_run=dry_run, watcher=watcher)
+            except ProvisionError as problem:
+                status, failure, error = Status.FAILED, problem, problem
+        result = StepResult(
+            step=step.id,
+            status=status,
+            seconds=time.monotonic() - start,
+            note=note or (step.preview() if status in {Status.WOULD, Status.NOT_REACHED} else ""),
+            error=str(error) if error else None,
+            hint=error.hint if error else None,
+        )
+        watcher.ended(step, result)
+        results.append(result)
+    return Report(
+        host=host.name,
+        command="bootstrap",
+        target=plan.decision.target.name,
+        findings=plan.decision.findings,
+        steps=tuple(results),
+        failed_with=_status_of(failure),
+    )
+
+
+def _carry_out(step: Step, plan: Plan, host: Host, *, dry_run: bool, watcher: Watcher) -> tuple[Status, str]:
+    if step.id in plan.left_out:
+        return Status.SKIPPED, "left out"
+    if step.satisfied(host):
+        return Status.ALREADY, step.preview()
+    if dry_run:
+        return Status.WOULD, step.preview()
+    return Status.DONE, step.apply(host, lambda progress: watcher.progress(step, progress))
+
+
+def _status_of(failure: ProvisionError | None) -> int | None:
+    if failure is None:
+        return None
+    # A step that fails for a reason with a status of its own (3 wrong Python, 6 does not serve) keeps it.
+    return failure.exit_status if failure.exit_status > 1 else StepFailed.exit_status
