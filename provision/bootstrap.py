@@ -66,4 +66,4 @@ def _with_named_python(view: HostView, facts: Facts, wishes: Options) -> Facts:
     found = probe_python(view, named)
     if found is None:
         raise UsageError(f"`{named}` is not a Python interpreter", hint="name one that `sgprov facts` lists")
-    return replace(facts, pythons=(*facts.pythons, replace(found, path=named)))
+    return replace(facts, pythons=(*facts.pythons, found))

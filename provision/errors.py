@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from provision.report import Finding
+
 OK = 0
 INTERRUPTED = 130
 
@@ -9,15 +14,17 @@ INTERRUPTED = 130
 class ProvisionError(Exception):
     """A failure the user can act on: printed as a message, never as a traceback.
 
-    `code` is the stable name used in JSON, `exit_status` what the process ends with, `hint` what to do now.
+    `code` is the stable name used in JSON, `exit_status` what the process ends with, `hint` what to do now,
+    `findings` what was found out on the way (the diagnosis of a failed launch).
     """
 
     code = "internal"
     exit_status = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, findings: tuple[Finding, ...] = ()) -> None:
         super().__init__(message)
         self.hint = hint
+        self.findings = findings
 
 
 class UsageError(ProvisionError):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from provision.errors import ProvisionError, StepFailed
 from provision.host import Host
 from provision.plan import Plan
 from provision.report import Report, Status, StepResult
-from provision.steps import Progress, Step
+from provision.steps import Applied, Progress, Step
 
 
 class Watcher(Protocol):
@@ -35,44 +35,55 @@ def apply(plan: Plan, host: Host, *, dry_run: bool = False, watcher: Watcher | N
     """
     watcher = watcher or Nobody()
     results: list[StepResult] = []
+    findings = list(plan.decision.findings)
+    data: dict[str, Any] = {}
     failure: ProvisionError | None = None
     for step in plan.steps:
         start = time.monotonic()
-        status, note, error = Status.NOT_REACHED, "", None
+        status, applied, error = Status.NOT_REACHED, Applied(note=""), None
         if failure is None:
             watcher.started(step)
             try:
-                status, note = _carry_out(step, plan, host, dry_run=dry_run, watcher=watcher)
+                status, applied = _carry_out(step, plan, host, dry_run=dry_run, watcher=watcher)
             except ProvisionError as problem:
                 status, failure, error = Status.FAILED, problem, problem
+                findings += problem.findings
         result = StepResult(
             step=step.id,
             status=status,
             seconds=time.monotonic() - start,
-            note=note or (step.preview() if status in {Status.WOULD, Status.NOT_REACHED} else ""),
+            note=applied.note or ("" if error else step.preview()),
             error=str(error) if error else None,
             hint=error.hint if error else None,
         )
         watcher.ended(step, result)
         results.append(result)
+        findings += applied.findings
+        data |= applied.data
     return Report(
         host=host.name,
         command="bootstrap",
         target=plan.decision.target.name,
-        findings=plan.decision.findings,
+        findings=tuple(findings),
         steps=tuple(results),
+        data=data,
         failed_with=_status_of(failure),
     )
 
 
-def _carry_out(step: Step, plan: Plan, host: Host, *, dry_run: bool, watcher: Watcher) -> tuple[Status, str]:
+def _carry_out(step: Step, plan: Plan, host: Host, *, dry_run: bool, watcher: Watcher) -> tuple[Status, Applied]:
+    preview = Applied(note=step.preview())
     if step.id in plan.left_out:
-        return Status.SKIPPED, "left out"
+        return Status.SKIPPED, Applied(note="left out")
     if step.satisfied(host):
-        return Status.ALREADY, step.preview()
+        return Status.ALREADY, preview
     if dry_run:
-        return Status.WOULD, step.preview()
-    return Status.DONE, step.apply(host, lambda progress: watcher.progress(step, progress))
+        return (Status.SKIPPED if step.looks_only else Status.WOULD), preview
+    applied = step.apply(host, lambda progress: watcher.progress(step, progress))
+    return (
+        Status.CHECKED if step.looks_only else Status.DONE,
+        Applied(note=applied) if isinstance(applied, str) else applied,
+    )
 
 
 def _status_of(failure: ProvisionError | None) -> int | None:

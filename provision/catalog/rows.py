@@ -76,15 +76,21 @@ class Target(Row, frozen=True, kw_only=True):
 
 
 class Kernels(Row, frozen=True, kw_only=True):
-    """The machine code in one wheel for one CPU architecture, as `cuobjdump --list-elf` would list it.
+    """The GPU code in one library of one wheel for one CPU architecture.
 
-    `native` are the SASS targets ("8.0", "9.0a", "12.0f"), `ptx` the virtual ones a new enough driver can compile.
+    `native` are the targets of its machine code ("8.0", "9.0a", "12.0f"), `ptx` those a driver can compile further,
+    if it is as new as `ptx_cuda`. Both list what most fat binaries of the library hold, so what holds for its kernels
+    as a whole. An `optional` library serves one kind of model or GPU, and does not decide whether a stack runs.
     """
 
     package: str
-    arch: str
+    version: str
+    arch: Literal["x86_64", "aarch64"]
+    library: str
     native: tuple[str, ...]
     ptx: tuple[str, ...] = ()
+    ptx_cuda: str | None = None
+    optional: bool = False
     source: str
 
 

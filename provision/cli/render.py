@@ -24,6 +24,7 @@ _SEVERITY = {
 }
 _STATUS = {
     Status.DONE: ("✓", "green"),
+    Status.CHECKED: ("✓", "green"),
     Status.ALREADY: ("=", "green"),
     Status.WOULD: ("~", "cyan"),
     Status.SKIPPED: ("-", "dim"),

@@ -53,7 +53,7 @@ def decide(question: Question) -> Decision:
     else:
         targets = sorted((t for t in catalog.targets if t.rank is not None), key=lambda t: t.rank or 0)
         _refuse_unclear(facts)
-    fits = []
+    fits: list[Fit] = []
     for target in targets:
         fit = _fit(target, question)
         # A machine with GPUs is never quietly made a CPU server.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from provision.host import Host, HostView
+from provision.report import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +19,25 @@ class Progress:
     total: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """What a step that was carried out has to say; `data` goes into the report's (an endpoint)."""
+
+    note: str
+    findings: tuple[Finding, ...] = ()
+    data: dict[str, Any] = field(default_factory=dict)
+
+
 class Step(Protocol):
     """One change. The plan builds steps and calls neither `satisfied` nor `apply`."""
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def looks_only(self) -> bool:
+        """Whether carrying it out changes nothing (a check that needs what the steps before it made)."""
+        ...
 
     def preview(self) -> str:
         """What it would do, in a line."""
@@ -30,6 +45,6 @@ class Step(Protocol):
 
     def satisfied(self, host: HostView) -> bool: ...
 
-    def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
-        """Make it true and say so in a line. Raises a `ProvisionError`, leaving what was in use as it was."""
+    def apply(self, host: Host, tell: Callable[[Progress], None]) -> str | Applied:
+        """Make it true and say so, in a line or at length. Raises a `ProvisionError`, leaving what was in use as it was."""
         ...
