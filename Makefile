@@ -1,0 +1,56 @@
+# `make bootstrap` and `make test` are all that a newcomer needs; the rest is for those who change sgprov.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: bootstrap test test-all check format docs bench clean
+
+bootstrap: $(BIN)/sgprov
+	$(BIN)/sgprov bootstrap --target cpu
+
+# Unit tests, whole commands and static checks: no network beyond what `pip` needs, no GPU, no Docker.
+test: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+# The same with the real engine and real installs: some 15 GB of downloads the first time.
+test-all: $(VENV)/.dev
+	$(BIN)/pytest --run-network --run-engine
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev
+	$(BIN)/python tools/generate-docs
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/bench.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+
+$(BIN)/sgprov: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# Debian and Ubuntu ship Python without the part that makes environments.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo 'error: `$(PYTHON)` is missing or older than 3.10' >&2; \
+	  echo 'hint: sudo apt-get install -y python3 python3-venv, or name another: make PYTHON=/path/to/python3' >&2; exit 3; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo 'error: `$(PYTHON)` cannot make virtual environments: ensurepip is not available' >&2; \
+	  echo 'hint: sudo apt-get install -y python3-venv' >&2; exit 3; }
+	$(PYTHON) -m venv $(VENV)
