@@ -8,12 +8,12 @@ BIN := $(VENV)/bin
 bootstrap: $(BIN)/sgprov
 	$(BIN)/sgprov bootstrap --target cpu
 
-# Unit tests, whole commands and static checks: no network beyond what `pip` needs, no GPU, no Docker.
+# Static checks, unit tests and whole commands: no GPU, no Docker, no network beyond what `pip` needs.
 test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest $(PYTEST_OPTIONS)
 
 # The same with the real engine and real installs: some 15 GB of downloads the first time.
 test-all: $(VENV)/.dev
