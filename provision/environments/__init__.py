@@ -1,0 +1,41 @@
+"""Installed stacks on a host: staged, stamped, switched to, verified, rolled back, cleared away."""
+
+from provision.environments.garbage import collect_garbage
+from provision.environments.layout import (
+    Environment,
+    Stamp,
+    current,
+    is_complete,
+    list_environments,
+    missing,
+    path_for,
+    previous,
+    python_of,
+    read_stamp,
+)
+from provision.environments.receipts import Receipt, read_receipt, receipt_history, write_receipt
+from provision.environments.switching import rollback, switch
+from provision.environments.verification import Scan, Verification, verify
+
+__all__ = [
+    "Environment",
+    "Receipt",
+    "Scan",
+    "Stamp",
+    "Verification",
+    "collect_garbage",
+    "current",
+    "is_complete",
+    "list_environments",
+    "missing",
+    "path_for",
+    "previous",
+    "python_of",
+    "read_receipt",
+    "read_stamp",
+    "receipt_history",
+    "rollback",
+    "switch",
+    "verify",
+    "write_receipt",
+]

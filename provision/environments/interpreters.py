@@ -1,0 +1,109 @@
+"""A Python for a stack: one that is here and fits, or one that uv fetches, or the exact command that gives one."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+from importlib import resources
+
+import msgspec
+from packaging.version import Version
+
+from provision.errors import WrongPython
+from provision.host import Host, HostView
+
+_QUESTION = "import platform as p, sys; print(p.python_version(), p.python_implementation(), p.machine())"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpreter:
+    """A Python that answered. `version` is full ("3.10.13")."""
+
+    path: str
+    version: str
+    implementation: str = "CPython"
+
+    def fits(self, python: str) -> bool:
+        """Whether it is a CPython of the minor version `python` ("3.10")."""
+        return self.implementation == "CPython" and self.version.startswith(f"{python}.")
+
+
+class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which Python an operating system's own packages have; `extra` is a source that has others too."""
+
+    os: str
+    version: str
+    python: str
+    source: str
+    extra: str | None = None
+
+
+def look(view: HostView, path: str) -> Interpreter | None:
+    """Ask the interpreter at `path` (or called so) what it is; None where there is none or it does not answer."""
+    outcome = view.query([path, "-I", "-c", _QUESTION])
+    words = outcome.out.split()
+    if not outcome.ok or len(words) < 2:  # noqa: PLR2004  # version, implementation
+        return None
+    return Interpreter(path=path, version=words[0], implementation=words[1])
+
+
+def managed(view: HostView, prefix: str, python: str) -> Interpreter | None:
+    """The newest interpreter of that minor version that uv put under the prefix, or None."""
+    pattern = f"{glob.escape(prefix)}/python/cpython-{python}.*/bin/python{python}"
+    found = [it for path in view.glob(pattern) if (it := look(view, path)) is not None and it.fits(python)]
+    return max(found, key=lambda it: Version(it.version), default=None)
+
+
+def find(view: HostView, *, prefix: str, python: str, path: str | None) -> Interpreter | None:
+    """The interpreter to use: the one at `path` where one was named, else one under the prefix.
+
+    Raises `WrongPython` where the named one is of another version.
+    """
+    if path is None:
+        return managed(view, prefix, python)
+    interpreter = look(view, path)
+    if interpreter is not None and not interpreter.fits(python):
+        raise WrongPython(
+            f"`{path}` is {interpreter.implementation} {interpreter.version}, the stack has wheels for {python} only",
+            hint=f"leave `--python` out, or name a Python {python}: {remedy(view, python)}",
+        )
+    return interpreter
+
+
+def fetch(host: Host, uv: str, *, prefix: str, python: str) -> None:
+    """Let uv fetch a Python into the prefix. Its mirror variables are honoured; nothing outside is linked."""
+    host.run(
+        [uv, "python", "install", "--no-bin", python],
+        variables={"UV_PYTHON_INSTALL_DIR": f"{prefix}/python", "NO_COLOR": "1"},
+        timeout_s=1800,
+        directory=prefix,
+    )
+
+
+def remedy(view: HostView, python: str) -> str:
+    """How this operating system gets that Python: the exact command, or that its archive has none."""
+    name, version = parse_os_release(view.read("/etc/os-release") or "")
+    archive = next((row for row in archives() if (row.os, row.version) == (name, version)), None)
+    packages = f"python{python} python{python}-venv python{python}-dev"
+    if archive is None:
+        return f"install Python {python} with its headers"
+    if archive.python == python:
+        return f"`apt-get install -y {packages}`"
+    if archive.extra:
+        return f"`add-apt-repository -y {archive.extra} && apt-get install -y {packages}`"
+    return (
+        f"{name} {version} has Python {archive.python} only; let uv fetch one from a mirror "
+        f"(`UV_PYTHON_INSTALL_MIRROR` or `UV_PYTHON_DOWNLOADS_JSON_URL`)"
+    )
+
+
+def parse_os_release(text: str) -> tuple[str, str]:
+    """Parse lines such as `ID=ubuntu` and `VERSION_ID="22.04"`."""
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return values.get("ID", "").strip("\"'"), values.get("VERSION_ID", "").strip("\"'")
+
+
+def archives() -> tuple[Archive, ...]:
+    """The rows of `archives.yml`."""
+    text = resources.files("provision.environments").joinpath("archives.yml").read_bytes()
+    return msgspec.yaml.decode(text, type=tuple[Archive, ...])

@@ -1,0 +1,140 @@
+"""Where environments lie under the prefix, and how one is known to be whole without starting anything.
+
+environments/<stack>-cp310-x86_64-<12 of the lock's digest>/    one installed stack
+    .sgprov/made         `uv venv` ended well; without it the folder is started afresh
+    .sgprov/stamp.json   every wheel of the lock is in; without it the next run completes the environment
+current, previous        links to two of them
+python/                  interpreters that uv fetched
+receipt.json, receipts/  what was installed last, and before
+"""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+
+import msgspec
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from provision.host import HostView
+from provision.locks.lockfile import Lock
+
+STAMP = ".sgprov/stamp.json"
+MADE = ".sgprov/made"
+CURRENT = "current"
+PREVIOUS = "previous"
+_DIGEST_LENGTH = 12
+
+
+class Stamp(msgspec.Struct, frozen=True, kw_only=True):
+    """What an environment holds. `time` is UTC (ISO 8601); `python` the full version, `interpreter` its path."""
+
+    name: str
+    lock: str
+    lock_digest: str
+    python: str
+    interpreter: str
+    sgprov: str
+    time: str
+    schema: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """One folder under `environments/`. Without a stamp it was interrupted, or is being installed now."""
+
+    path: str
+    stamp: Stamp | None
+    current: bool = False
+    previous: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+
+def path_for(prefix: str, lock: Lock) -> str:
+    """The directory of the environment that `lock` makes: another lock is another directory."""
+    python = lock.python.replace(".", "")
+    return f"{prefix}/environments/{lock.stack}-cp{python}-{lock.arch}-{lock.digest[:_DIGEST_LENGTH]}"
+
+
+def python_of(path: str) -> str:
+    """The interpreter inside an environment."""
+    return f"{path}/bin/python"
+
+
+def read_stamp(view: HostView, path: str) -> Stamp | None:
+    """The stamp of an environment (or of a link to one). One that cannot be read counts as absent."""
+    text = view.read(f"{path}/{STAMP}")
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text.encode(), type=Stamp)
+    except msgspec.DecodeError:
+        return None
+
+
+def is_complete(view: HostView, path: str, lock: Lock) -> bool:
+    """Whether the environment holds what `lock` pins: decided from its stamp and one directory listing.
+
+    It does not look inside packages (`verify` does), so it costs milliseconds.
+    """
+    stamp = read_stamp(view, path)
+    if stamp is None or stamp.lock_digest != lock.digest:
+        return False
+    # The link to the interpreter dangles when the interpreter was removed or upgraded away.
+    if view.stat(python_of(path)) is None:
+        return False
+    return not missing(view, path, lock)
+
+
+def missing(view: HostView, path: str, lock: Lock) -> tuple[str, ...]:
+    """Pins (`torch==2.9.1`) whose dist-info folder is not there, or is there with another version."""
+    there: dict[str, set[str]] = {}
+    pattern = f"{glob.escape(path)}/lib/python{lock.python}/site-packages/*.dist-info"
+    for folder in view.glob(pattern):
+        # Such as `/…/site-packages/typing_extensions-4.15.0.dist-info`; a version holds no hyphen.
+        name, _, version = folder.rsplit("/", 1)[-1].removesuffix(".dist-info").rpartition("-")
+        there.setdefault(canonicalize_name(name), set()).add(version)
+    return tuple(
+        f"{pin.name}=={pin.version}"
+        for pin in lock.requirements
+        if not any(_same(pin.version, version) for version in there.get(pin.name, ()))
+    )
+
+
+def current(view: HostView, prefix: str) -> str | None:
+    """The path of the environment in use, or None."""
+    return _behind(view, prefix, CURRENT)
+
+
+def previous(view: HostView, prefix: str) -> str | None:
+    """The path of the environment that a rollback goes to, or None."""
+    return _behind(view, prefix, PREVIOUS)
+
+
+def list_environments(view: HostView, prefix: str) -> tuple[Environment, ...]:
+    """All environments, the newest first, those without a stamp last."""
+    now, before = current(view, prefix), previous(view, prefix)
+    found = [
+        Environment(path=path, stamp=read_stamp(view, path), current=path == now, previous=path == before)
+        for path in view.glob(f"{glob.escape(prefix)}/environments/*")
+    ]
+    return tuple(sorted(found, key=lambda each: each.stamp.time if each.stamp else "", reverse=True))
+
+
+def _behind(view: HostView, prefix: str, link: str) -> str | None:
+    # The stamp names its own directory, so that a link can be followed by reading a file.
+    stamp = read_stamp(view, f"{prefix}/{link}")
+    return f"{prefix}/environments/{stamp.name}" if stamp else None
+
+
+def _same(pinned: str, installed: str) -> bool:
+    if pinned == installed:
+        return True
+    try:
+        return Version(pinned) == Version(installed)
+    except InvalidVersion:
+        return False

@@ -1,0 +1,82 @@
+"""Receipts: what was installed, when, from which lock, and how its smoke test went."""
+
+from __future__ import annotations
+
+import glob
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+
+from provision import __version__
+from provision.host import Host, HostView
+
+SCHEMA = 1
+LATEST = "receipt.json"
+HISTORY = "receipts"
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """One successful run. Either `environment` (a name) with its lock, or `image` with its digest, is set.
+
+    `time` is UTC (ISO 8601). `smoke` is what the smoke test measured; no field ever holds a secret.
+    """
+
+    target: str
+    stack: str | None = None
+    environment: str | None = None
+    lock: str | None = None
+    lock_digest: str | None = None
+    python: str | None = None
+    interpreter: str | None = None
+    image: str | None = None
+    image_digest: str | None = None
+    model: str | None = None
+    port: int | None = None
+    smoke: dict[str, Any] = {}
+    sgprov: str = __version__
+    time: str = ""
+    schema: int = SCHEMA
+
+    def same_as(self, other: Receipt | None) -> bool:
+        """Whether both say the same installation, whenever it was made and however its test went."""
+        if other is None:
+            return False
+        unset: dict[str, Any] = {"time": "", "smoke": {}}
+        return msgspec.structs.replace(self, **unset) == msgspec.structs.replace(other, **unset)
+
+
+def now() -> str:
+    """The time in UTC, such as `2026-01-31T10:20:30Z`."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_receipt(host: Host, prefix: str, receipt: Receipt) -> Receipt:
+    """Write a receipt, with the time, beside the older ones and as the latest; the latest last."""
+    stamped = msgspec.structs.replace(receipt, time=now())
+    text = msgspec.json.format(msgspec.json.encode(stamped), indent=2).decode() + "\n"
+    host.write(f"{prefix}/{HISTORY}/{stamped.time.replace(':', '-')}.json", text)
+    host.write(f"{prefix}/{LATEST}", text)
+    return stamped
+
+
+def read_receipt(view: HostView, prefix: str) -> Receipt | None:
+    """The latest receipt; one that cannot be read, or is of a later schema, counts as absent."""
+    return _read(view, f"{prefix}/{LATEST}")
+
+
+def receipt_history(view: HostView, prefix: str) -> tuple[Receipt, ...]:
+    """All readable receipts, the newest first."""
+    paths = reversed(view.glob(f"{glob.escape(prefix)}/{HISTORY}/*.json"))
+    return tuple(receipt for path in paths if (receipt := _read(view, path)) is not None)
+
+
+def _read(view: HostView, path: str) -> Receipt | None:
+    text = view.read(path)
+    if text is None:
+        return None
+    try:
+        receipt = msgspec.json.decode(text.encode(), type=Receipt)
+    except msgspec.DecodeError:
+        return None
+    return receipt if receipt.schema <= SCHEMA else None

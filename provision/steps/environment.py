@@ -1,0 +1,109 @@
+"""The step that installs a stack: its own directory, every wheel by hash, stamped when all are in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from provision import __version__
+from provision.environments import installer, interpreters, layout, receipts, watching
+from provision.errors import StepFailed
+from provision.host import Host, HostView
+from provision.locks import sizes
+from provision.locks.lockfile import Lock
+from provision.steps.base import Progress
+
+_GB = 1e9
+# What the estimate of the time takes a line to carry, in bits per second: a fast home line and a data centre.
+_LINES = ((100e6, "100 Mbit/s"), (1e9, "1 Gbit/s"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """The environment of `lock` is complete. It is not in use by that: the step `switch` does it.
+
+    `interpreter` is the path of a fitting Python, None for the one under the prefix. `reinstall` names packages whose
+    files are not trusted (`environments.verify` says which): they are fetched anew.
+    """
+
+    prefix: str
+    lock: Lock
+    interpreter: str | None = None
+    reinstall: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return "environment"
+
+    looks_only = False
+
+    @property
+    def path(self) -> str:
+        return layout.path_for(self.prefix, self.lock)
+
+    def preview(self) -> str:
+        known = sizes.of(self.lock)
+        wheels = f"install the {len(self.lock.requirements)} wheels of `{self.lock.name}` into `{self.path}`"
+        return f"{wheels} ({estimate(known)})" if known else wheels
+
+    def satisfied(self, host: HostView) -> bool:
+        return not self.reinstall and layout.is_complete(host, self.path, self.lock)
+
+    def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
+        interpreter = interpreters.find(host, prefix=self.prefix, python=self.lock.python, path=self.interpreter)
+        if interpreter is None:
+            raise StepFailed(f"the Python {self.lock.python} for `{self.lock.name}` is gone: `{self.interpreter}`")
+        # A stamp holds only while nothing is changed: gone before the change, back after it.
+        host.remove(f"{self.path}/{layout.STAMP}")
+        installer.make(host, self.path, interpreter.path)
+        tell(Progress(text=self.preview()))
+        self._sync(host, tell)
+        if lacking := layout.missing(host, self.path, self.lock):
+            raise StepFailed(f"uv ended well, but {len(lacking)} wheels are not there: {', '.join(lacking[:5])}")
+        self._stamp(host, interpreter)
+        return f"{len(self.lock.requirements)} wheels in `{self.path}`"
+
+    def _sync(self, host: Host, tell: Callable[[Progress], None]) -> None:
+        known = sizes.of(self.lock)
+        total = known.installed_bytes if known else None
+        text = f"installing {len(self.lock.requirements)} wheels"
+
+        def written(count: int) -> None:
+            # uv writes a little more than the wheels hold (its own notes), which must not read as 101 %.
+            tell(Progress(text=text, done=min(count, total) if total else count, total=total))
+
+        with watching.watch(host, written):
+            installer.sync(
+                host,
+                self.path,
+                self.lock,
+                reinstall=self.reinstall,
+                on_line=lambda line: tell(Progress(text=line.strip())),
+            )
+
+    def _stamp(self, host: Host, interpreter: interpreters.Interpreter) -> None:
+        stamp = layout.Stamp(
+            name=self.path.rsplit("/", 1)[-1],
+            lock=self.lock.name,
+            lock_digest=self.lock.digest,
+            python=interpreter.version,
+            interpreter=interpreter.path,
+            sgprov=__version__,
+            time=receipts.now(),
+        )
+        host.write(f"{self.path}/{layout.STAMP}", msgspec.json.encode(stamp).decode() + "\n")
+
+
+def estimate(known: sizes.Sizes) -> str:
+    """Bytes and time, such as `5.1 GB to download, 9.5 GB on disk; 7 min at 100 Mbit/s, 41 s at 1 Gbit/s`."""
+    parts = [f"{known.download_bytes / _GB:.1f} GB to download"]
+    if known.installed_bytes is not None:
+        parts.append(f"{known.installed_bytes / _GB:.1f} GB on disk")
+    times = ", ".join(f"{_time(known.download_bytes * 8 / rate)} at {line}" for rate, line in _LINES)
+    return f"{', '.join(parts)}; {times}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"  # noqa: PLR2004  # easier read in minutes
