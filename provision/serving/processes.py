@@ -1,0 +1,107 @@
+"""Which processes belong to a server, told so that no stranger is ever taken for one of them.
+
+A pid alone does not name a process: it is used again. The time it was started, in clock ticks since the machine
+booted, does, and does not move when the clock is set.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from provision.host.view import HostView
+
+# Every process of a server inherits this variable; its value is the id of the start.
+MARKER = "SGPROV_SERVER"
+_BOOT = "/proc/sys/kernel/random/boot_id"
+_HOSTNAME = "/proc/sys/kernel/hostname"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessStat:
+    """One process. `started` is in clock ticks since boot, `session` the pid of the leader of its session."""
+
+    pid: int
+    parent: int
+    session: int
+    started: int
+    state: str
+
+    @property
+    def alive(self) -> bool:
+        """A zombie has ended; only its parent has not asked how."""
+        return self.state not in {"Z", "X"}
+
+
+def boot_id(host: HostView) -> str:
+    """What changes with every boot of the machine; empty where that cannot be read."""
+    return (host.read(_BOOT) or "").strip()
+
+
+def machine_name(host: HostView) -> str:
+    """The machine's own name: a home directory may be shared by many machines, and records lie in it."""
+    return (host.read(_HOSTNAME) or "").strip()
+
+
+def parse_stat(text: str) -> ProcessStat | None:
+    """Parse `/proc/<pid>/stat`, e.g. `4711 (python (a) b) S 1 4711 4711 0 -1 …`; field 22 is the start (man proc)."""
+    head, separator, tail = text.rpartition(")")
+    fields = tail.split()
+    if not separator or len(fields) < 20:  # noqa: PLR2004  # up to field 22
+        return None
+    return ProcessStat(
+        pid=int(head.split(" ", 1)[0]),
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        started=int(fields[19]),
+        state=fields[0],
+    )
+
+
+def find(host: HostView, pid: int) -> ProcessStat | None:
+    """A process by pid; None where there is none or it is a zombie."""
+    found = parse_stat(host.read(f"/proc/{pid}/stat") or "")
+    return found if found and found.alive else None
+
+
+def same(host: HostView, process: ProcessStat) -> bool:
+    """Whether that very process is still alive."""
+    found = find(host, process.pid)
+    return found is not None and found.started == process.started
+
+
+def tree(host: HostView, *, pid: int | None, started: int, marker: str) -> tuple[ProcessStat, ...]:
+    """Everything alive of a server: the process that was started, first, and whatever came of it.
+
+    Children that lost their parent are found by their session and by the marker in their environment. A process
+    that writes a title over its environment (SGLang's workers do) has no readable marker, but keeps its session.
+    """
+    stats = (parse_stat(host.read(path) or "") for path in host.glob("/proc/[0-9]*/stat"))
+    everyone = {stat.pid: stat for stat in stats if stat and stat.alive and stat.started >= started}
+    everyone.pop(os.getpid(), None)
+    leader = everyone.get(pid) if pid else None
+    if leader and leader.started != started:
+        leader = None
+    found = {leader.pid: leader} if leader else {}
+    for stat in everyone.values():
+        marks = _environment(host, stat.pid)
+        in_session = pid is not None and stat.session == pid and (leader is not None or not marks)
+        if in_session or f"{MARKER}={marker}" in marks:
+            found[stat.pid] = stat
+    return tuple(_with_descendants(found, everyone.values()).values())
+
+
+def _with_descendants(found: dict[int, ProcessStat], everyone: Iterable[ProcessStat]) -> dict[int, ProcessStat]:
+    growing = True
+    while growing:
+        new = {stat.pid: stat for stat in everyone if stat.parent in found and stat.pid not in found}
+        found |= new
+        growing = bool(new)
+    return found
+
+
+def _environment(host: HostView, pid: int) -> frozenset[str]:
+    """The variables a process was started with, as `NAME=value`; none where unreadable or overwritten."""
+    text = host.read(f"/proc/{pid}/environ") or ""
+    return frozenset(entry for entry in text.split("\0") if "=" in entry)

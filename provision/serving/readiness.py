@@ -1,0 +1,100 @@
+"""Wait until a server that was just started is ready, or tell at once why it never will be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from provision.catalog.engines import Probe
+from provision.errors import ServingFailed
+from provision.host.view import HostView
+from provision.serving import log, processes
+from provision.serving.client import Client, NoAnswer
+from provision.serving.phases import LaunchLog, Phase
+from provision.serving.record import Server
+
+# The engine's ready line is to be noticed within 0.25 s.
+POLL_S = 0.1
+# Without the ready line (a log level that hides it), readiness is asked for; such a request may cost a token.
+_ASK_EVERY_S = 1.0
+_ASK_TIMEOUT_S = 5.0
+# After a line that says that the server is lost, the reason still follows.
+_LAST_WORDS_S = 1.0
+
+
+@dataclass
+class Wait:
+    """One wait for one server. `tell` gets each phase, with the seconds since the wait began."""
+
+    host: HostView
+    server: Server
+    watch: LaunchLog
+    probe: Probe
+    timeout_s: float
+    tell: Callable[[Phase, float], None] = lambda _phase, _seconds: None
+    _start: float = field(default_factory=time.monotonic)
+    _asked: float = 0.0
+
+    def run(self) -> float:
+        """Seconds until it was ready. Raises `ServingFailed` with the end of the log; the server is not stopped."""
+        tail = log.Tail(self.server.log)
+        client = Client(self.server.url, timeout_s=_ASK_TIMEOUT_S)
+        self.tell(self.watch.phase, 0.0)
+        while True:
+            alive = self._alive()
+            self._read(tail.lines() if alive else tail.remaining())
+            if self.watch.death:
+                self._hear_out(tail)
+                raise self._failed("gave up")
+            if not alive:
+                raise self._failed("ended")
+            if self._is_ready(client):
+                return self._seconds
+            if self._seconds > self.timeout_s:
+                raise self._failed(f"was not ready after {self.timeout_s:.0f} s: it was")
+            time.sleep(POLL_S)
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def _alive(self) -> bool:
+        process = processes.find(self.host, self.server.pid) if self.server.pid else None
+        return process is not None and process.started == self.server.started_ticks
+
+    def _read(self, lines: list[str]) -> None:
+        for line in lines:
+            if self.watch.feed(line):
+                self.tell(self.watch.phase, self._seconds)
+
+    def _is_ready(self, client: Client) -> bool:
+        if self.watch.ready:
+            return _answers(client, self.probe.answers)
+        if self.probe.ready is None or self._seconds - self._asked < _ASK_EVERY_S:
+            return False
+        self._asked = self._seconds
+        return _answers(client, self.probe.ready)
+
+    def _hear_out(self, tail: log.Tail) -> None:
+        until = self._seconds + _LAST_WORDS_S
+        while self._seconds < until and self._alive():
+            self._read(tail.lines())
+            time.sleep(POLL_S)
+        self._read(tail.remaining())
+
+    def _failed(self, what: str) -> ServingFailed:
+        lines = log.last_lines(self.server.log)
+        end = "\n".join(f"  {line}" for line in lines) or "  (it wrote nothing)"
+        return ServingFailed(
+            f"the server `{self.server.name}` {what} while {self.watch.phase}, after {self._seconds:.0f} s;"
+            f" the end of `{self.server.log}`:\n{end}",
+            hint=f"`sgprov diagnose {self.server.log}` names the cause where it is a known one",
+        )
+
+
+def _answers(client: Client, path: str) -> bool:
+    try:
+        return client.get(path).ok
+    except NoAnswer:
+        return False

@@ -1,0 +1,245 @@
+"""The life of a server: started detached, found again by its record, and ended with everything that came of it."""
+
+from __future__ import annotations
+
+import fcntl
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+
+from provision.catalog.engines import engine
+from provision.errors import ServingFailed, UsageError
+from provision.host.view import Host
+from provision.serving import log, processes, record
+from provision.serving.launch import Launch
+from provision.serving.phases import LaunchLog, Phase
+from provision.serving.processes import ProcessStat
+from provision.serving.readiness import Wait
+from provision.serving.record import Server
+
+READY_TIMEOUT_S = 1800.0
+GRACE_S = 15.0
+_INTERRUPTED_GRACE_S = 3.0
+_KILL_S = 10.0
+_POLL_S = 0.1
+# How long children may outlive the process that was started before they are ended too.
+_ORPHANED_S = 1.0
+
+
+def start(host: Host, servers: str, launch: Launch, *, name: str = "default", stack: str | None = None) -> Server:
+    """Start a server, detached, and return at once; the one that runs already where it is the same.
+
+    `servers` is the directory of all servers. Raises `UsageError` where another runs by that name, and
+    `ServingFailed` where a port that it needs is taken.
+    """
+    directory = record.directory_of(servers, name)
+    host.make_directory(directory, mode=0o700)
+    with _alone(directory):
+        if existing := record.load(host, directory):
+            if _running_the_same(host, existing, launch):
+                return existing
+            _end(host, existing, grace_s=_INTERRUPTED_GRACE_S)  # what a dead server may have left behind
+        _check_ports(host, launch)
+        return _start(host, directory, launch, name=name, stack=stack)
+
+
+def wait_until_ready(
+    host: Host,
+    server: Server,
+    *,
+    timeout_s: float = READY_TIMEOUT_S,
+    tell: Callable[[Phase, float], None] = lambda _phase, _seconds: None,
+) -> Server:
+    """Wait for readiness, telling each phase of the launch with its seconds so far.
+
+    A server that fails, is not ready in time or whose wait is interrupted is ended, with all its children.
+    Raises `ServingFailed` with the end of the log.
+    """
+    if server.state == "ready":
+        return server
+    row = engine(server.engine)
+    wait = Wait(
+        host, server, LaunchLog(row.log_of(server.version)), row.probe(server.version), timeout_s=timeout_s, tell=tell
+    )
+    try:
+        seconds = wait.run()
+    except ServingFailed:
+        _end(host, server, grace_s=_INTERRUPTED_GRACE_S)
+        record.save(host, msgspec.structs.replace(server, state="failed"))
+        raise
+    except BaseException:
+        try:
+            _end(host, server, grace_s=_INTERRUPTED_GRACE_S)
+        except KeyboardInterrupt:
+            _end(host, server, grace_s=0.0)  # asked twice: no more patience, but nothing stays behind
+        record.save(host, msgspec.structs.replace(server, state="stopped"))
+        raise
+    return record.save(host, msgspec.structs.replace(server, state="ready", ready_after_s=round(seconds, 2)))
+
+
+def stop(host: Host, servers: str, *, name: str = "default", grace_s: float = GRACE_S) -> bool:
+    """End a server and everything that came of it; whether there was anything to end.
+
+    Raises `UsageError` where no such server was ever started, `ServingFailed` where a process does not go away.
+    """
+    server = known(host, servers, name=name)
+    if server.machine != processes.machine_name(host):
+        raise UsageError(f"the server `{name}` runs on `{server.machine}`", hint="stop it there")
+    with _alone(server.directory):
+        ended = _end(host, server, grace_s=grace_s)
+        if server.state not in {"stopped", "failed"}:
+            record.save(host, msgspec.structs.replace(server, state="stopped"))
+    return ended > 0
+
+
+def restart(
+    host: Host, servers: str, *, name: str = "default", launch: Launch | None = None, grace_s: float = GRACE_S
+) -> Server:
+    """Stop, then start: with another launch, or again with what it was started with. Does not wait."""
+    server = known(host, servers, name=name)
+    stop(host, servers, name=name, grace_s=grace_s)
+    return start(host, servers, launch or _launch_of(server), name=name, stack=server.stack)
+
+
+def known(host: Host, servers: str, *, name: str = "default") -> Server:
+    """The record of a server. Raises `UsageError` with the names there are."""
+    server = record.load(host, record.directory_of(servers, name))
+    if server is None:
+        names = ", ".join(f"`{other}`" for other in record.names(host, servers))
+        raise UsageError(
+            f"no server `{name}` was started here", hint=f"there are {names}" if names else "`sgprov serve start`"
+        )
+    return server
+
+
+def members(host: Host, server: Server) -> tuple[ProcessStat, ...]:
+    """The server's living processes, the one that was started first; none after a reboot or on another machine."""
+    if server.boot != processes.boot_id(host) or server.machine != processes.machine_name(host):
+        return ()
+    return processes.tree(host, pid=server.pid, started=server.started_ticks, marker=server.id)
+
+
+def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str | None) -> Server:
+    path = f"{directory}/server.log"
+    log.rotate(path)
+    server = Server(
+        id=uuid.uuid4().hex,
+        name=name,
+        directory=directory,
+        engine=launch.engine,
+        version=launch.version,
+        stack=stack,
+        model=launch.model,
+        url=launch.url,
+        argv=launch.argv,
+        variables=launch.variables,
+        log=path,
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        machine=processes.machine_name(host),
+        boot=processes.boot_id(host),
+    )
+    # Written before the process exists too: killed between the two, its id still finds the process.
+    record.save(host, server)
+    variables = {**launch.variables, **_no_proxy(host), processes.MARKER: server.id}
+    pid = host.start(launch.argv, log=path, variables=variables)
+    process = processes.find(host, pid)
+    return record.save(host, msgspec.structs.replace(server, pid=pid, started_ticks=process.started if process else 0))
+
+
+def _running_the_same(host: Host, existing: Server, launch: Launch) -> bool:
+    """Whether the server runs with this launch. Raises `UsageError` where it runs with another, or elsewhere."""
+    if existing.machine != processes.machine_name(host) and existing.state in {"starting", "ready"}:
+        raise UsageError(
+            f"the server `{existing.name}` runs on `{existing.machine}`", hint="choose another name with `--name`"
+        )
+    running = members(host, existing)
+    if not running or running[0].pid != existing.pid:
+        return False
+    if (existing.argv, existing.variables) != (launch.argv, launch.variables):
+        raise UsageError(
+            f"the server `{existing.name}` runs already, with other settings (pid {existing.pid})",
+            hint="`sgprov serve restart`, or choose another name with `--name`",
+        )
+    return True
+
+
+def _check_ports(host: Host, launch: Launch) -> None:
+    """The engine itself would say so only after minutes of loading."""
+    listeners = host.listeners()
+    for port in (port for port in launch.ports if port.fixed):
+        for listener in listeners:
+            if port.holds(listener.port):
+                owner = f"`{listener.process}` (pid {listener.pid})" if listener.pid else "another user's process"
+                raise ServingFailed(
+                    f"port {listener.port}, which the server needs ({port.name}), is taken by {owner}",
+                    hint="choose another with `--port`, or `--port auto`",
+                )
+
+
+def _end(host: Host, server: Server, *, grace_s: float) -> int:
+    """End all processes of a server: how many there were. The first is asked, all are made to in the end."""
+    tracked = {process.pid: process for process in members(host, server)}
+    if not tracked:
+        return 0
+    leader = tracked.get(server.pid or 0)
+    asked = (leader,) if leader else tuple(tracked.values())
+    _signal(host, asked, signal.SIGTERM)
+    deadline = time.monotonic() + grace_s
+    while (alive := _alive(host, tracked)) and time.monotonic() < deadline:
+        if leader and leader not in alive:
+            deadline, leader = min(deadline, time.monotonic() + _ORPHANED_S), None
+        time.sleep(_POLL_S)
+    deadline = time.monotonic() + _KILL_S
+    while alive := _alive(host, tracked | {process.pid: process for process in members(host, server)}):
+        tracked |= {process.pid: process for process in alive}
+        _signal(host, alive, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            pids = ", ".join(str(process.pid) for process in alive)
+            raise ServingFailed(
+                f"processes {pids} of the server `{server.name}` cannot be killed",
+                hint="they wait inside the kernel, most often for a GPU driver that hangs: `sgprov doctor`",
+            )
+        time.sleep(_POLL_S)
+    return len(tracked)
+
+
+def _alive(host: Host, tracked: Mapping[int, ProcessStat]) -> tuple[ProcessStat, ...]:
+    return tuple(process for process in tracked.values() if processes.same(host, process))
+
+
+def _signal(host: Host, those: tuple[ProcessStat, ...], number: int) -> None:
+    for process in those:
+        if processes.same(host, process):
+            host.signal(process.pid, number)
+
+
+def _no_proxy(host: Host) -> dict[str, str]:
+    """The engine asks itself over HTTP before it is ready; a company's proxy would answer in its place."""
+    given = host.variable("NO_PROXY") or host.variable("no_proxy") or ""
+    entries = ",".join(dict.fromkeys([*filter(None, given.split(",")), "127.0.0.1", "localhost", "::1"]))
+    return {"NO_PROXY": entries, "no_proxy": entries}
+
+
+def _launch_of(server: Server) -> Launch:
+    return Launch(
+        engine=server.engine,
+        version=server.version,
+        argv=server.argv,
+        variables=server.variables,
+        url=server.url,
+        model=server.model,
+    )
+
+
+@contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    """Two runs at once must not start two servers by one name."""
+    with Path(directory, "lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

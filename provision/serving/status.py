@@ -1,0 +1,90 @@
+"""How a server is, told from its process, its log and its answers."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Literal
+
+from provision.catalog.engines import engine
+from provision.host.view import Host
+from provision.secrets import mask
+from provision.serving import log, processes, record
+from provision.serving.client import Client, NoAnswer
+from provision.serving.phases import LaunchLog
+from provision.serving.record import Server
+from provision.serving.server import members
+
+Health = Literal["running", "starting", "unhealthy", "dead", "stopped", "elsewhere"]
+# The engine's health check generates a token and takes a second when all is well.
+HEALTH_TIMEOUT_S = 10.0
+_LAST_LINES = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """One server. `pids` are its living processes (after its death: what it left behind)."""
+
+    name: str
+    health: Health
+    text: str
+    server: Server
+    pids: tuple[int, ...] = ()
+    up_s: float | None = None
+
+
+def status(host: Host, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Status:
+    """Look at one server; nothing is changed."""
+    if server.machine != processes.machine_name(host) and server.state in {"starting", "ready"}:
+        return _made(server, "elsewhere", f"was started on `{server.machine}`")
+    living = tuple(process.pid for process in members(host, server))
+    if server.pid not in living:
+        return _without_process(server, living)
+    watch = _watched(server)
+    if watch.death:
+        return _made(server, "unhealthy", f"is breaking down: {mask(watch.death)}", living)
+    if server.state == "starting" and not watch.ready:
+        return _made(server, "starting", f"is {watch.phase}", living)
+    return _asked(server, living, timeout_s)
+
+
+def all_servers(host: Host, servers: str) -> tuple[Status, ...]:
+    """Every server that was ever started there, by name."""
+    found = (record.load(host, record.directory_of(servers, name)) for name in record.names(host, servers))
+    return tuple(status(host, server) for server in found if server)
+
+
+def _without_process(server: Server, living: tuple[int, ...]) -> Status:
+    left = f"; it left {len(living)} processes behind, which `sgprov serve stop` ends" if living else ""
+    if server.state == "stopped" and not living:
+        return _made(server, "stopped", "was stopped")
+    if server.state == "failed":
+        return _made(server, "dead", f"failed to start{left}", living)
+    lines = log.last_lines(server.log, 1)
+    return _made(server, "dead", f"ended by itself{left}" + (f"; last line: {lines[0]}" if lines else ""), living)
+
+
+def _asked(server: Server, living: tuple[int, ...], timeout_s: float) -> Status:
+    path = engine(server.engine).probe(server.version).health
+    start = time.monotonic()
+    try:
+        answer = Client(server.url, timeout_s=timeout_s).get(path)
+    except NoAnswer as problem:
+        return _made(server, "unhealthy", str(problem), living)
+    if not answer.ok:
+        return _made(server, "unhealthy", f"`{path}` says {answer.said}", living)
+    return _made(server, "running", f"answers on {server.url} ({time.monotonic() - start:.1f} s)", living)
+
+
+def _watched(server: Server) -> LaunchLog:
+    watch = LaunchLog(engine(server.engine).log_of(server.version))
+    # The launch is at the beginning and a breakdown at the end; what is between may be gigabytes of requests.
+    for line in (*log.Tail(server.log).lines(), *log.last_lines(server.log, _LAST_LINES)):
+        watch.feed(line)
+    return watch
+
+
+def _made(server: Server, health: Health, text: str, pids: tuple[int, ...] = ()) -> Status:
+    up = (datetime.now(timezone.utc) - datetime.fromisoformat(server.started)).total_seconds() if pids else None
+    return Status(name=server.name, health=health, text=text, server=server, pids=pids, up_s=up)
