@@ -68,7 +68,7 @@ class Target(Row, frozen=True, kw_only=True):
     prefer: Literal["stack", "image"] = "stack"
     python: str | None = None
     rank: int | None = None
-    rank_needs: tuple[Literal["runpod", "slurm", "docker"], ...] = ()
+    rank_needs: tuple[Literal["runpod", "slurm"], ...] = ()
     layout: Layout = Layout()
     serve: Serve = Serve()
     assume: dict[str, str] = {}

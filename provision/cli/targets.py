@@ -24,9 +24,7 @@ def targets(name: str | None, folder: str | None, *, as_json: bool) -> Shown:
     """List the targets, and say which of them fit this machine and why the others do not."""
     del as_json
     asked = bootstrap.question(common.view(folder), Options(target=name))
-    fits = weigh_targets(asked)
-    if name:
-        fits = tuple(fit for fit in fits if fit.target.name == name)
+    fits = tuple(fit for fit in weigh_targets(asked) if name in {None, fit.target.name})
     return Shown(
         command="targets",
         data={"targets": [_row(fit) for fit in fits]},

@@ -104,6 +104,8 @@ def _fit(target: Target, question: Question) -> Fit:
     wishes, facts, catalog = question.wishes, question.facts, question.catalog
     gpus = chosen_gpus(facts, wishes) if target.compute_capabilities else ()
     objections = _target_objections(target, facts, gpus)
+    if not objections and not wishes.target:
+        objections = _surroundings_objections(target, facts)
     if objections:
         return Fit(target=target, chosen=None, candidates=(), objections=objections)
     python, interpreter = _python(target, wishes, facts)
@@ -131,11 +133,6 @@ def _fit(target: Target, question: Question) -> Fit:
 
 
 def _target_objections(target: Target, facts: Facts, gpus: Sequence[Gpu]) -> tuple[str, ...]:
-    surroundings = {
-        "runpod": (facts.surroundings.runpod, "is for RunPod pods, this is not one"),
-        "slurm": (facts.slurm is not None, "is for Slurm nodes, Slurm is not here"),
-        "docker": (bool(facts.engines), "needs Docker or Podman"),
-    }
     if not target.compute_capabilities:
         return ()
     if problems := _gpu_problems(facts):
@@ -153,10 +150,14 @@ def _target_objections(target: Target, facts: Facts, gpus: Sequence[Gpu]) -> tup
             found.append(f"GPU {gpu.index} is a {gpu.name}, it is for {' or '.join(target.gpu_names)}")
     if len(gpus) < target.minimum_gpus:
         found.append(f"needs {target.minimum_gpus} GPUs, {len(gpus)} here")
-    # A named target on the wrong surroundings still fits: they only guide the choice where none is named.
-    return tuple(found) or tuple(
-        text for need in target.rank_needs for there, text in (surroundings[need],) if not there and need == "slurm"
-    )
+    return tuple(found)
+
+
+def _surroundings_objections(target: Target, facts: Facts) -> tuple[str, ...]:
+    """What keeps a target from being chosen unasked; whoever names it gets it, wherever it is."""
+    there = {"runpod": facts.surroundings.runpod, "slurm": facts.slurm is not None}
+    names = {"runpod": "RunPod pods, and this is not one", "slurm": "Slurm nodes, and Slurm is not here"}
+    return tuple(f"is for {names[need]}" for need in target.rank_needs if not there[need])
 
 
 def _python(target: Target, wishes: Options, facts: Facts) -> tuple[str | None, str | None]:

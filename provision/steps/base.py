@@ -46,5 +46,5 @@ class Step(Protocol):
     def satisfied(self, host: HostView) -> bool: ...
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str | Applied:
-        """Make it true and say so, in a line or at length. Raises a `ProvisionError`, leaving what was in use as it was."""
+        """Make it true, and say so. Raises a `ProvisionError`, leaving what was in use as it was."""
         ...

@@ -1,0 +1,122 @@
+"""`sgprov plan`: what bootstrap would do here, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from provision import bootstrap
+from provision.cli import common, render
+from provision.cli.output import Shown
+from provision.decision import Decision
+from provision.plan import Foresight, Plan
+from provision.report import Report, Status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_GB = 1e9
+
+
+@click.command()
+@common.wishes
+@common.replayed
+@click.option(
+    "--assume",
+    "assumed",
+    metavar="[gpu=A40,driver=550.90.07,…]",
+    is_flag=False,
+    flag_value="target",
+    help="Plan for a machine that is not here; without a value, for the one that the target is for.",
+)
+@common.as_json
+@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
+def plan(
+    file: str | None, folder: str | None, assumed: str | None, extra: tuple[str, ...], *, as_json: bool, **flags: Any
+) -> Shown:
+    """Show what bootstrap would do, step by step, and why this stack and none of the others.
+
+    Looks only. Works for a machine that is not here: a captured one (--host) or an assumed one (--assume). What
+    stands behind `--` is handed to the engine.
+    """
+    del as_json
+    view = common.view(folder)
+    made = bootstrap.plan(view, common.options(file, flags), extra=extra, assumed=assumed)
+    foresight = made.foresee(None if assumed else view)
+    return Shown(
+        command="plan",
+        data=_data(made, foresight),
+        text=lambda screen: _show(made, foresight, screen),
+        changed=any(step.would_change for step in foresight),
+    )
+
+
+def _data(made: Plan, foresight: tuple[Foresight, ...]) -> dict[str, Any]:
+    decision = made.decision
+    return {
+        "target": decision.target.name,
+        "stack": decision.stack.name if decision.stack else None,
+        "image": decision.image.reference if decision.image else None,
+        "lock": decision.lock.name if decision.lock else None,
+        "lock_digest": f"sha256:{decision.lock.digest}" if decision.lock else None,
+        "python": decision.python,
+        "interpreter": decision.interpreter,
+        "download_bytes": decision.download_bytes,
+        "disk_bytes": decision.disk_bytes,
+        "places": msgspec.to_builtins(decision.places),
+        "serve": msgspec.to_builtins(decision.serve),
+        "launch": {"argv": list(made.launch.argv), "variables": made.launch.variables} if made.launch else None,
+        "why": list(decision.why),
+        "candidates": [
+            {
+                "name": one.name,
+                "kind": one.kind,
+                "fits": one.fits,
+                "objections": list(one.objections),
+                "reasons": list(one.reasons),
+            }
+            for one in decision.candidates
+        ],
+        "steps": msgspec.to_builtins(foresight),
+        "findings": msgspec.to_builtins(decision.findings),
+    }
+
+
+def _show(made: Plan, foresight: tuple[Foresight, ...], screen: Console) -> None:
+    decision = made.decision
+    screen.print(f"[bold]{decision.target.name}[/]  ", end="")
+    screen.print(decision.target.summary, markup=False)
+    for line in decision.why:
+        screen.print(f"  {line}", markup=False, style="dim")
+    screen.print()
+    for name, value in _summary(decision):
+        screen.print(f"[bold]{name:<10}[/]", end="")
+        screen.print(value, markup=False)
+    screen.print()
+    for step in foresight:
+        status = Status.WOULD if step.would_change else Status.ALREADY
+        render.show_step(step.id, status, step.preview, 0, screen)
+    render.show_report(Report(host="", command="plan", findings=decision.findings), screen, steps=False)
+
+
+def _summary(decision: Decision) -> list[tuple[str, str]]:
+    rows = []
+    if decision.stack and decision.lock:
+        rows.append(("stack", f"{decision.stack.name} from {decision.lock.name}"))
+        where = decision.interpreter or "provided on the way"
+        rows.append(("python", f"{decision.python}, {where}"))
+    if decision.image:
+        rows.append(("image", decision.image.reference))
+    rows.append(("fetch", _bytes(decision.download_bytes)))
+    rows.append(("disk", f"{_bytes(decision.disk_bytes)} under {decision.places.prefix}"))
+    serve = decision.serve
+    rows.append(("serve", f"{serve.model or 'no model named: --model'} on {serve.host}:{serve.port}"))
+    return rows
+
+
+def _bytes(count: int | None) -> str:
+    if count is None:
+        return "an unknown amount"
+    return f"{count / _GB:.1f} GB" if count else "nothing more"

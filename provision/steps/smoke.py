@@ -1,0 +1,73 @@
+"""The step that tests what was started: only a server that answers rightly is a verified one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from provision.errors import ServingFailed
+from provision.host import Host, HostView
+from provision.report import Finding, Severity
+from provision.serving import record, smoke
+from provision.serving.launch import Launch
+from provision.steps.base import Applied, Progress
+
+# Beside the server's record: what the receipt repeats.
+RESULT = "smoke.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Smoke:
+    """The server `name` answers: models, a chat, streaming, and its cache."""
+
+    servers: str
+    name: str
+    launch: Launch
+    api_key: str | None = None
+
+    looks_only = True
+
+    @property
+    def id(self) -> str:
+        return "smoke"
+
+    def preview(self) -> str:
+        return f"ask {self.launch.url} for its models, a chat, a stream, and the same long prompt twice"
+
+    def satisfied(self, host: HostView) -> bool:  # noqa: ARG002  # what was true a minute ago has to be asked again
+        return False
+
+    def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
+        tell(Progress(text=self.preview()))
+        directory = record.directory_of(self.servers, self.name)
+        findings = smoke.run(
+            self.launch.url,
+            api_key=self.api_key,
+            log=f"{directory}/server.log",
+            engine=self.launch.engine,
+            version=self.launch.version,
+        )
+        host.write(f"{directory}/{RESULT}", json.dumps(summary(findings)) + "\n")
+        wrong = [finding for finding in findings if finding.severity is Severity.ERROR]
+        if wrong:
+            raise ServingFailed(
+                f"the server at {self.launch.url} does not serve rightly: {wrong[0].text}",
+                hint="it is still up: `sgprov serve logs` shows what it says, `sgprov serve stop` ends it",
+                findings=findings,
+            )
+        seconds = sum(finding.seconds or 0.0 for finding in findings)
+        passed = sum(finding.severity is Severity.OK for finding in findings)
+        return Applied(
+            note=f"{passed} of {len(findings)} checks are well, in {seconds:.1f} s",
+            findings=findings,
+            data={"endpoint": f"{self.launch.url}/v1", "smoke": summary(findings)},
+        )
+
+
+def summary(findings: tuple[Finding, ...]) -> dict[str, object]:
+    """Check id to its severity, seconds and numbers: what a receipt keeps of a smoke test."""
+    return {
+        finding.check: {"severity": finding.severity.value, "seconds": finding.seconds, **finding.data}
+        for finding in findings
+    }
