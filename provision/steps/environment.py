@@ -9,11 +9,12 @@ import msgspec
 
 from provision import __version__
 from provision.environments import installer, interpreters, layout, receipts, watching
-from provision.errors import StepFailed
+from provision.errors import CheckFailed, StepFailed
 from provision.host import Host, HostView
 from provision.locks import sizes
 from provision.locks.lockfile import Lock
-from provision.steps.base import Progress
+from provision.steps.base import Applied, Progress
+from provision.steps.disk import check_disk, check_links
 
 _GB = 1e9
 # What the estimate of the time takes a line to carry, in bits per second: a fast home line and a data centre.
@@ -51,10 +52,13 @@ class Environment:
     def satisfied(self, host: HostView) -> bool:
         return not self.reinstall and layout.is_complete(host, self.path, self.lock)
 
-    def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
+    def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         interpreter = interpreters.find(host, prefix=self.prefix, python=self.lock.python, path=self.interpreter)
         if interpreter is None:
             raise StepFailed(f"the Python {self.lock.python} for `{self.lock.name}` is gone: `{self.interpreter}`")
+        short = check_disk(host, prefix=self.prefix, lock=self.lock, interpreter=interpreter.path)
+        if short is not None:
+            raise CheckFailed(short.text, hint=short.fix[0], findings=(short,))
         # A stamp holds only while nothing is changed: gone before the change, back after it.
         host.remove(f"{self.path}/{layout.STAMP}")
         installer.make(host, self.path, interpreter.path)
@@ -63,7 +67,12 @@ class Environment:
         if lacking := layout.missing(host, self.path, self.lock):
             raise StepFailed(f"uv ended well, but {len(lacking)} wheels are not there: {', '.join(lacking[:5])}")
         self._stamp(host, interpreter)
-        return f"{len(self.lock.requirements)} wheels in `{self.path}`"
+        copied = check_links(host, prefix=self.prefix)
+        return Applied(
+            note=f"{len(self.lock.requirements)} wheels in `{self.path}`",
+            findings=(copied,) if copied else (),
+            data={"environment": self.path, "lock_digest": self.lock.digest, "python": interpreter.version},
+        )
 
     def _sync(self, host: Host, tell: Callable[[Progress], None]) -> None:
         known = sizes.of(self.lock)

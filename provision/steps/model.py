@@ -1,0 +1,196 @@
+"""The steps that see to the model: one on this host is checked, one on the hub is fetched."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provision import config
+from provision.errors import CheckFailed, StepFailed, UsageError
+from provision.host import Host, HostView
+from provision.secrets import mask
+from provision.steps import model_files
+from provision.steps.base import Progress
+
+_SCRIPT = Path(__file__).with_name("hub_fetch.py")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
+_GB = 1e9
+_RESERVE_BYTES = 1_000_000_000
+# The same weights in formats that the engines do not read when there are safetensors.
+_OTHER_FORMATS = ("*.bin", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.ot", "original/*", "onnx/*")
+_FORMS = "a model is a path on this host, or an id on the hub such as `Qwen/Qwen3-8B`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalModel:
+    """The model at `path` is whole. `weights` False is for a server that fills them itself."""
+
+    path: str
+    weights: bool = True
+
+    @property
+    def id(self) -> str:
+        return "model"
+
+    @property
+    def looks_only(self) -> bool:
+        return True
+
+    def preview(self) -> str:
+        return f"check the model at `{self.path}`"
+
+    def satisfied(self, host: HostView) -> bool:
+        return not model_files.problems(host, self.path, weights=self.weights)
+
+    def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
+        tell(Progress(text=self.preview()))
+        if found := model_files.problems(host, self.path, weights=self.weights):
+            raise StepFailed("\n".join(found), hint="copy the model again, whole; `--model org/name` fetches one")
+        return f"`{self.path}` is whole"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubModel:
+    """The model called `model` on the hub is on this host: under `models`, or in the cache of `huggingface` (HF_HOME).
+
+    `python` is the interpreter of the engine's environment, whose own huggingface_hub fetches. The token is taken
+    from the environment variable HF_TOKEN and handed on by name only.
+    """
+
+    model: str
+    python: str
+    models: str
+    huggingface: str
+    revision: str = model_files.REVISION
+    weights: bool = True
+
+    @property
+    def id(self) -> str:
+        return "model"
+
+    @property
+    def looks_only(self) -> bool:
+        return False
+
+    def preview(self) -> str:
+        return f"fetch `{self.model}` from the hub into `{self.huggingface}`"
+
+    def path(self, view: HostView) -> str | None:
+        """Where it lies, once it is here."""
+        return model_files.locate(
+            view, self.model, models=self.models, huggingface=self.huggingface, revision=self.revision
+        )
+
+    def satisfied(self, host: HostView) -> bool:
+        # Answered from the disk alone: a host without a way to the hub serves what it has.
+        path = self.path(host)
+        return path is not None and not model_files.problems(host, path, weights=self.weights)
+
+    def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
+        events = self._fetch(host, tell)
+        error = next((event for event in events if event["event"] == "error"), None)
+        if error:
+            raise self._explained(error)
+        path = self.path(host)
+        if path is None or (found := model_files.problems(host, path, weights=self.weights)):
+            detail = "\n".join(found) if path else f"it is not in `{self.huggingface}`"
+            raise StepFailed(f"`{self.model}` was fetched and is not a whole model: {detail}")
+        fetched = next((event["bytes"] for event in events if event["event"] == "done"), 0)
+        return f"`{self.model}` in `{path}`, {fetched / _GB:.1f} GB fetched"
+
+    def _fetch(self, host: Host, tell: Callable[[Progress], None]) -> list[dict[str, Any]]:
+        disk = host.disk(model_files.hub_cache(host, self.huggingface))
+        request = {
+            "model": self.model,
+            "revision": self.revision,
+            "free_bytes": max(0, disk.free - _RESERVE_BYTES) if disk else 1 << 62,
+            "ignore": _OTHER_FORMATS,
+        }
+        events: list[dict[str, Any]] = []
+
+        def heard(line: str) -> None:
+            event = _event(line)
+            if event is None:
+                return
+            if event["event"] == "progress":
+                tell(Progress(text=f"fetching `{self.model}`", done=event["done"], total=event["total"]))
+                return
+            events.append(event)
+            if event["event"] == "planned":
+                text = f"fetching `{self.model}`: {event['files']} files, {event['bytes'] / _GB:.1f} GB"
+                tell(Progress(text=text, done=0, total=event["bytes"]))
+
+        host.run([self.python, "-I", str(_SCRIPT), json.dumps(request)], variables=self._variables(), on_line=heard)
+        return events
+
+    def _variables(self) -> dict[str, str | None]:
+        token = config.secret("HF_TOKEN") or config.secret("HUGGING_FACE_HUB_TOKEN")
+        return {
+            "HF_HOME": self.huggingface,
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            # Cloud images set it for a package that is not among the engine's, and every download would fail.
+            "HF_HUB_ENABLE_HF_TRANSFER": None,
+            **({"HF_TOKEN": token} if token else {}),
+        }
+
+    def _explained(self, error: dict[str, Any]) -> StepFailed | CheckFailed:
+        place = f"{self.models}/{self.model}"
+        if error["kind"] == "no-space" and "bytes" in error:
+            needed, free = error["bytes"] / _GB, error["free"] / _GB
+            return CheckFailed(
+                f"`{self.model}` needs {needed:.1f} GB more in `{self.huggingface}`, {free:.1f} GB are free",
+                hint="free space there, or name another disk: `--cache-directory`",
+            )
+        text, hint = _REASONS.get(error["kind"], _REASONS["other"])
+        words = {"model": self.model, "revision": self.revision, "place": place, "text": _first_line(error)}
+        return StepFailed(text.format(**words), hint=hint.format(**words) or None)
+
+
+_MIRROR = "set a mirror (`HF_ENDPOINT`) or a proxy (`HTTPS_PROXY`), or copy the model to `{place}`"
+# What the script's `kind` of error is to the user: message and hint.
+_REASONS = {
+    "gated": (
+        "`{model}` is gated: the hub does not give it to this user",
+        "accept its licence at https://huggingface.co/{model}, then set `HF_TOKEN` to a token that may read it",
+    ),
+    "not-found": (
+        "the hub has no model `{model}`, or it is private",
+        "check the name; for a private one set `HF_TOKEN` to a token that may read it",
+    ),
+    "no-revision": ("`{model}` has no revision `{revision}`", "`main` is the one that every model has"),
+    "unreachable": ("the hub is out of reach, and `{model}` is not on this host: {text}", _MIRROR),
+    "offline": (
+        "`HF_HUB_OFFLINE` is set, and `{model}` is not on this host",
+        "unset it, or copy the model to `{place}`",
+    ),
+    "no-space": ("the disk is full, `{model}` is not whole", "free space, then run the command again: it goes on"),
+    "no-library": ("the environment has no huggingface_hub: {text}", "copy the model to `{place}`"),
+    "other": ("`{model}` could not be fetched: {text}", ""),
+}
+
+
+def step_for(model: str, *, python: str, models: str, huggingface: str, weights: bool = True) -> LocalModel | HubModel:
+    """The step for a model by path or by hub id. Raises `UsageError` for what is neither."""
+    if model.startswith(("/", "./", "../", "~")):
+        return LocalModel(path=str(Path(model).expanduser().absolute()), weights=weights)
+    if not _HUB_ID.fullmatch(model):
+        raise UsageError(f"`{model}` is not a model", hint=_FORMS)
+    return HubModel(model=model, python=python, models=models, huggingface=huggingface, weights=weights)
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """A line of the script; the libraries it uses print others."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
+
+
+def _first_line(error: dict[str, Any]) -> str:
+    return mask(str(error.get("text") or "").strip().split("\n")[0])
