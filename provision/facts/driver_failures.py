@@ -40,7 +40,7 @@ FAILURES = (
         text="driver/library version mismatch: the loaded NVIDIA kernel module and the driver's libraries differ",
         fix=(
             "reboot: an update replaced the libraries while the old module stays loaded",
-            "or end what uses the GPUs, `sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia && sudo modprobe nvidia`",
+            "or end what uses them, `sudo rmmod nvidia_uvm nvidia_drm nvidia_modeset nvidia; sudo modprobe nvidia`",
         ),
     ),
     DriverFailure(

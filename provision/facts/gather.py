@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from provision.errors import ProbeError
 from provision.facts.containers import probe_docker, probe_podman, probe_surroundings
@@ -16,7 +16,7 @@ from provision.facts.operating_system import probe_glibc, probe_operating_system
 from provision.facts.ports import probe_listeners
 from provision.facts.pythons import probe_pythons
 from provision.facts.slurm import probe_slurm
-from provision.facts.sources import problem
+from provision.facts.sources import PartlyTold, problem
 from provision.facts.storage import probe_disks, probe_memory
 from provision.facts.topology import probe_links
 from provision.host import HostView
@@ -90,4 +90,5 @@ class _Attempts:
             severity = Severity.ERROR if topic == "driver" else Severity.WARNING
             fix = (error.hint,) if error.hint else ()
             self.problems.append(problem(topic, str(error), severity=severity, fix=fix))
-            return otherwise
+            # The type of what is left is that of the probe itself.
+            return cast("T", error.found) if isinstance(error, PartlyTold) else otherwise

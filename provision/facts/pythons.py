@@ -6,9 +6,11 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 from provision.errors import ProbeError
 from provision.facts.model import Python
+from provision.facts.sources import PartlyTold
 from provision.host import HostView, Outcome
 
 OLDEST_MINOR = 8
@@ -21,14 +23,7 @@ PLACES = (
     "/opt/conda/bin",
     "/opt/python/*/bin",
 )
-# One line, from nothing but what a bare interpreter has loaded: it answers in 10 ms. `venv` needs `ensurepip`, which
-# Debian splits off (python3-venv); headers are in another package, too (python3-dev).
-SCRIPT = (
-    "import sys,os;e=os.path.exists;l=os.path.dirname(os.__file__);"
-    "h=os.path.join(sys.base_prefix,'include','python%d.%d'%sys.version_info[:2],'Python.h');"
-    "print('\\t'.join([sys.implementation.name,sys.version.split()[0],os.path.realpath(sys.executable),"
-    "str(int(e(l+'/ensurepip/__init__.py') and e(l+'/venv/__init__.py'))),str(int(e(h)))]))"
-)
+SCRIPT = str(Path(__file__).with_name("ask_python.py"))
 _NAME = re.compile(r"python3\.(\d{1,2})", re.ASCII)
 _CELLS = 5
 
@@ -41,7 +36,7 @@ def probe_pythons(view: HostView) -> tuple[Python, ...]:
     """
     candidates = _distinct(view, _candidates(view))
     with ThreadPoolExecutor(max_workers=4) as pool:
-        outcomes = list(pool.map(lambda path: view.query([path, "-I", "-S", "-c", SCRIPT]), candidates))
+        outcomes = list(pool.map(lambda path: view.query(_question(path)), candidates))
     found: dict[str, Python] = {}
     broken = []
     for outcome in outcomes:
@@ -54,15 +49,16 @@ def probe_pythons(view: HostView) -> tuple[Python, ...]:
             continue
         if python:
             found.setdefault(python.path, python)
-    if broken and not found:
-        raise ProbeError("; ".join(broken))
-    return tuple(sorted(found.values(), key=lambda python: (_order(python.version), python.path)))
+    pythons = tuple(sorted(found.values(), key=lambda python: (_order(python.version), python.path)))
+    if broken:
+        raise PartlyTold("; ".join(broken), found=pythons)
+    return pythons
 
 
 def probe_python(view: HostView, path: str) -> Python | None:
-    """The interpreter at a path that somebody named; None where it is no CPython that starts."""
+    """The interpreter at a path that somebody named, under that name; None where it is no CPython that starts."""
     try:
-        found = _answer(view.query([path, "-I", "-S", "-c", SCRIPT]))
+        found = _answer(view.query(_question(path)))
     except ProbeError:
         return None
     return replace(found, path=path) if found else None
@@ -80,6 +76,11 @@ def parse_python(text: str) -> Python | None:
         return None
     path = cells[2]
     return Python(path=path, version=cells[1], venv=cells[3] == "1", headers=cells[4] == "1", source=_source(path))
+
+
+def _question(path: str) -> list[str]:
+    # -I: nothing of the caller's environment; -S: no site packages, whose .pth files may run anything.
+    return [path, "-I", "-S", SCRIPT]
 
 
 def _answer(outcome: Outcome) -> Python | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from provision.errors import ProbeError
 from provision.facts.model import Gpu
 from provision.report import Finding, Severity
 
@@ -22,6 +23,14 @@ class DriverAnswer:
     cuda: str | None = None
     problems: tuple[Finding, ...] = ()
     hangs: bool = False
+
+
+class PartlyTold(ProbeError):
+    """A probe that failed for some of what it looked at; `found` holds the rest."""
+
+    def __init__(self, message: str, *, found: object, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.found = found
 
 
 def problem(topic: str, text: str, *, severity: Severity = Severity.WARNING, fix: Sequence[str] = ()) -> Finding:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from provision.errors import ProbeError
 from provision.facts.model import Memory
+from provision.facts.sources import PartlyTold
 from provision.host import DiskSpace, HostView
 
 _MIB = 2**20
@@ -79,8 +80,9 @@ def probe_disks(view: HostView, directories: Sequence[str]) -> tuple[DiskSpace, 
         else:
             found.append(disk)
     if silent:
-        raise ProbeError(
+        raise PartlyTold(
             f"the file system of {', '.join(f'`{directory}`' for directory in silent)} gives no answer",
+            found=tuple(found),
             hint="a dead network mount looks like this: `findmnt` lists them, `umount -l` lets go of one",
         )
     return tuple(found)

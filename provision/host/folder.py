@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -163,11 +162,16 @@ class FolderHost:
 
 
 def stable(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """The name of a command in folders. Our own children lie elsewhere on each machine: `sgprov-ask-nvml`."""
-    for index, word in enumerate(argv[1:], start=1):
-        if argv[0] == sys.executable and word.startswith(_PACKAGE) and word.endswith(".py"):
-            return (f"sgprov-{Path(word).stem.replace('_', '-')}", *argv[index + 1 :])
-    return argv
+    """The name of a command in folders: a script of ours lies elsewhere on each machine.
+
+    `/usr/bin/python3.10 -I -S …/ask_python.py` is a question to that interpreter: its last word becomes
+    `sgprov-ask-python`. Where our own interpreter runs the script it is only the means: `sgprov-ask-nvml` alone.
+    """
+    script = argv[-1]
+    if not (script.startswith(_PACKAGE) and script.endswith(".py")):
+        return argv
+    name = f"sgprov-{Path(script).stem.replace('_', '-')}"
+    return (*argv[:-1], name) if "-S" in argv else (name,)
 
 
 def _load(path: Path, kind: type[T]) -> T | None:

@@ -1,28 +1,80 @@
-"""Hiding what identifies a machine or opens a door, so that text from a host can be shown and shared."""
+"""Takes out of a captured machine what says whose it is: ids, names, addresses, and every credential."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-HIDDEN = "***"
-# What follows one of these words is a secret: `--api-key KEY`, `HF_TOKEN=…`, `"password": "…"`, `Bearer …`.
-_NAMED = re.compile(
-    r"(?P<name>(?:[\w.-]{0,40}(?:token|password|passwd|secret|api[_-]?key|access[_-]?key|private[_-]?key)"
-    r"|bearer)[\"']?(?:\s{0,3}[=:]\s{0,3}|\s{1,3}))(?P<value>[\"']?[^\s\"',;&]{4,})",
-    re.IGNORECASE,
+from provision.secrets import mask
+
+# GPUs, MIG instances and anything else of that form; NVIDIA's prefix stays.
+_UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
+_ADDRESS = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])", re.ASCII)
+# At least two groups besides `::`, so that neither `::1`, a PCI address (0000:61:00.0) nor a time is one.
+_ADDRESS_6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}:){2,7}(?::?[0-9a-fA-F]{1,4}){1,6}(?![\w:.])")
+_HARDWARE_ADDRESS = re.compile(r"\b(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\b")
+_SERIAL = re.compile(
+    r"(?P<name>\bserial(?:[ _]number)?\b[\"']?\s{0,40}[:=]\s{0,4}[\"']?)(?P<value>[\w-]{4,64})", re.IGNORECASE
 )
-# Secrets that are known by their own shape: Hugging Face, NGC (two kinds), GitHub, OpenAI-like, AWS, JSON web tokens.
-_SHAPED = re.compile(
-    r"\bhf_[A-Za-z0-9]{10,}|\bnvapi-[\w-]{10,}|\b[A-Za-z0-9]{80,}==|\bgh[pousr]_[A-Za-z0-9]{20,}|\bsk-[\w-]{16,}"
-    r"|\bAKIA[A-Z0-9]{12,}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{4,}"
+# `docker info` names the machine and the daemon.
+_DOCKER_ID = re.compile(r"(?P<name>\"(?:ID|Name)\":\s?\")(?P<value>[^\"]{1,200})(?=\")")
+_HOME = re.compile(r"(?P<name>/home/)(?P<value>[^/\s:\"']{1,64})")
+# Addresses that say nothing of whose machine it is.
+_PUBLIC = ("127.", "0.0.0.0", "255.", "169.254.")  # noqa: S104  # recognised, not bound to
+_NOBODY = frozenset(
+    # Accounts that every machine has, and words of this trade that a machine may be named after.
+    {"root", "nobody", "user", "daemon", "www-data", "ubuntu", "debian", "localhost", "host", "admin"}
+    | {"docker", "podman", "slurm", "nvidia", "python", "jupyter", "container", "server", "linux", "cuda", "gpu"}
 )
+_SHORTEST_NAME = 3
 
 
-def mask_secrets(text: str) -> str:
-    """The text with tokens, keys and passwords replaced: `--api-key abcd1234` -> `--api-key ***`."""
+class Masks:
+    """Replaces the same id by the same stand-in wherever it comes; numbered in the order in which ids are met.
 
-    def hide(found: re.Match[str]) -> str:
-        # `--api-key --port 8000` has no value.
-        return found[0] if found["value"].startswith("--") else f"{found['name']}{HIDDEN}"
+    Give it the texts of a machine in a fixed order, and the result is the same whenever it is captured.
+    """
 
-    return _SHAPED.sub(HIDDEN, _NAMED.sub(hide, text))
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """`names` are words that identify: host and user names."""
+        self._stand_ins: dict[tuple[str, str], int] = {}
+        words = sorted({name for name in names if len(name) >= _SHORTEST_NAME and name not in _NOBODY})
+        self._names = re.compile("|".join(rf"(?<![\w-]){re.escape(word)}(?![\w-])" for word in words) or r"(?!)")
+
+    def text(self, text: str) -> str:
+        text = mask(text)
+        text = _UUID.sub(lambda found: f"00000000-0000-0000-0000-{self._number('uuid', found[0].lower()):012d}", text)
+        text = _HARDWARE_ADDRESS.sub(lambda found: f"02:00:00:00:00:{self._number('hardware', found[0]):02x}", text)
+        text = _ADDRESS.sub(self._address, text)
+        text = _ADDRESS_6.sub(self._address_6, text)
+        text = _SERIAL.sub(lambda found: f"{found['name']}{self._number('serial', found['value']):013d}", text)
+        text = _DOCKER_ID.sub(lambda found: f"{found['name']}masked-{self._number('name', found['value'])}", text)
+        text = _HOME.sub(self._home, text)
+        return self._names.sub(lambda found: f"masked-{self._number('name', found[0])}", text)
+
+    def name(self, name: str) -> str:
+        """A name that stands alone, such as the owner of a file; what every machine has stays."""
+        return name if name in _NOBODY or name.isdecimal() else f"masked-{self._number('name', name)}"
+
+    def _number(self, kind: str, value: str) -> int:
+        """1 for the first id of its kind, 2 for the next other one."""
+        same = sum(1 for known, _ in self._stand_ins if known == kind)
+        return self._stand_ins.setdefault((kind, value), same + 1)
+
+    def _home(self, found: re.Match[str]) -> str:
+        if found["value"] in _NOBODY or found["value"].startswith("masked-"):
+            return found[0]
+        return f"{found['name']}masked-{self._number('name', found['value'])}"
+
+    def _address(self, found: re.Match[str]) -> str:
+        # 192.0.2.0/24 is set aside for documentation (RFC 5737). A four-part version number is masked, too.
+        if found[0].startswith((*_PUBLIC, "192.0.2.")):
+            return found[0]
+        return f"192.0.2.{self._number('address', found[0])}"
+
+    def _address_6(self, found: re.Match[str]) -> str:
+        # 2001:db8::/32 is, too (RFC 3849). Colons alone do not make an address: 12:34:56 is a time.
+        parts = found[0].split(":")
+        if found[0].startswith("2001:db8:") or ("" not in parts and len(parts) != 8):  # noqa: PLR2004  # RFC 4291
+            return found[0]
+        return f"2001:db8::{self._number('address-6', found[0]):x}"

@@ -1,0 +1,201 @@
+"""Records what is asked of a machine, so that the same can be asked again of a folder (`FolderHost`)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from operator import itemgetter
+from pathlib import Path
+from threading import Lock
+from typing import TypeVar
+
+import msgspec
+import yaml
+
+from provision.errors import UsageError
+from provision.host.folder import (
+    COMMANDS,
+    ROOT,
+    VIEW,
+    Recorded,
+    RecordedDisk,
+    RecordedPath,
+    RecordedView,
+    stable,
+)
+from provision.host.masking import Masks
+from provision.host.view import QUERY_TIMEOUT_S, DiskSpace, HostView, Listener, Outcome, PathInfo, Process
+
+T = TypeVar("T")
+
+# Where a machine and its users are named; read when a capture is written, and never written themselves.
+_NAMED_IN = ("/etc/hostname", "/proc/sys/kernel/hostname")
+_NAMING_VARIABLES = ("USER", "LOGNAME", "HOSTNAME")
+# Their values identify; that they are set is what matters.
+_MASKED_VARIABLES = ("RUNPOD_POD_ID", "KUBERNETES_SERVICE_HOST", "SLURM_JOB_ID")
+
+
+class RecordingHost:
+    """A view that answers as `view` does and remembers it. Probes ask from several threads at once."""
+
+    def __init__(self, view: HostView) -> None:
+        self._view = view
+        self._lock = Lock()
+        self._commands: dict[tuple[str, ...], Outcome] = {}
+        self._files: dict[str, str] = {}
+        self._paths: dict[str, PathInfo] = {}
+        self._disks: dict[str, RecordedDisk] = {}
+        self._variables: dict[str, str] = {}
+        self._listeners: tuple[Listener, ...] = ()
+        self._processes: tuple[Process, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self._view.name
+
+    def query(self, argv: Sequence[str], *, timeout_s: float = QUERY_TIMEOUT_S) -> Outcome:
+        outcome = self._view.query(argv, timeout_s=timeout_s)
+        return self._keep(lambda: self._commands.__setitem__(stable(tuple(argv)), outcome), outcome)
+
+    def read(self, path: str) -> str | None:
+        text = self._view.read(path)
+        return self._keep(lambda: self._files.update({path: text} if text is not None else {}), text)
+
+    def glob(self, pattern: str) -> tuple[str, ...]:
+        paths = self._view.glob(pattern)
+        for path in paths:
+            self.stat(path)
+        return paths
+
+    def stat(self, path: str) -> PathInfo | None:
+        info = self._view.stat(path)
+        return self._keep(lambda: self._paths.update({path: info} if info else {}), info)
+
+    def disk(self, path: str) -> DiskSpace | None:
+        disk = self._view.disk(path)
+        recorded = RecordedDisk(mount=path, silent=True)
+        if disk:
+            recorded = RecordedDisk(
+                mount=disk.mount,
+                total=disk.total,
+                free=disk.free,
+                filesystem=disk.filesystem,
+                inodes_free=disk.inodes_free,
+            )
+        return self._keep(lambda: self._disks.__setitem__(recorded.mount, recorded), disk)
+
+    def listeners(self) -> tuple[Listener, ...]:
+        found = self._view.listeners()
+        return self._keep(lambda: setattr(self, "_listeners", found), found)
+
+    def processes(self) -> tuple[Process, ...]:
+        found = self._view.processes()
+        return self._keep(lambda: setattr(self, "_processes", found), found)
+
+    def variable(self, name: str) -> str | None:
+        value = self._view.variable(name)
+        return self._keep(lambda: self._variables.update({name: value} if value is not None else {}), value)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the machine folder, ids masked. An older capture in the same place is replaced, nothing else is."""
+        target = Path(folder)
+        if target.exists() and not (target / COMMANDS).is_file() and (not target.is_dir() or any(target.iterdir())):
+            raise UsageError(f"`{folder}` holds something else than a machine", hint="name a new or empty directory")
+        masks = Masks(self._names())
+        commands = [
+            _recorded(argv, outcome, masks) for argv, outcome in sorted(self._commands.items(), key=itemgetter(0))
+        ]
+        files = {masks.text(path): masks.text(text) for path, text in sorted(self._files.items())}
+        try:
+            _write(target, files, {VIEW: self._recorded_view(masks), COMMANDS: commands})
+        except OSError as error:
+            raise UsageError(f"`{folder}` cannot be written: {error.strerror}") from error
+
+    def _keep(self, remember: Callable[[], object], answer: T) -> T:
+        with self._lock:
+            remember()
+        return answer
+
+    def _names(self) -> set[str]:
+        """The words that name this machine and those who use it."""
+        texts = [self._view.read(path) for path in _NAMED_IN] + [
+            self._view.variable(name) for name in _NAMING_VARIABLES
+        ]
+        named = {text.strip() for text in texts if text}
+        users = {one.user for one in self._listeners if one.user} | {one.user for one in self._processes}
+        home = (self._view.variable("HOME") or "").rstrip("/").rpartition("/")[2]
+        return named | users | {home} | {name.partition(".")[0] for name in named}
+
+    def _recorded_view(self, masks: Masks) -> RecordedView:
+        variables = {name: masks.text(value) for name, value in sorted(self._variables.items())}
+        variables.update({name: "masked" for name in _MASKED_VARIABLES if name in variables})
+        return RecordedView(
+            variables=variables,
+            # What was read is in the folder as a file and needs no second mention.
+            paths={
+                masks.text(path): RecordedPath(
+                    mode=info.mode,
+                    uid=info.uid,
+                    owner=masks.name(info.owner),
+                    size=info.size,
+                    is_directory=info.is_directory,
+                    writable=info.writable,
+                )
+                for path, info in sorted(self._paths.items())
+                if path not in self._files
+            },
+            disks=tuple(
+                msgspec.structs.replace(disk, mount=masks.text(mount)) for mount, disk in sorted(self._disks.items())
+            ),
+            listeners=tuple(
+                replace(
+                    owner,
+                    address=masks.text(owner.address),
+                    command=masks.text(owner.command) if owner.command else None,
+                    user=masks.name(owner.user) if owner.user else None,
+                )
+                for owner in self._listeners
+            ),
+            processes=tuple(
+                replace(owner, command=masks.text(owner.command), user=masks.name(owner.user))
+                for owner in self._processes
+            ),
+        )
+
+
+def _recorded(argv: tuple[str, ...], outcome: Outcome, masks: Masks) -> Recorded:
+    return Recorded(
+        argv=tuple(masks.text(word) for word in argv),
+        rc=outcome.rc or 0,
+        out=masks.text(outcome.out),
+        err=masks.text(outcome.err),
+        hangs=outcome.installed and outcome.rc is None,
+        installed=outcome.installed,
+    )
+
+
+def _write(target: Path, files: Mapping[str, str], documents: Mapping[str, object]) -> None:
+    root = target / ROOT
+    if root.exists():
+        shutil.rmtree(root)
+    root.mkdir(parents=True)
+    for path, text in files.items():
+        there = root / path.lstrip("/")
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_text(text, encoding="utf-8")
+    for name, document in documents.items():
+        plain = msgspec.to_builtins(document)
+        text = yaml.dump(plain, Dumper=_Readable, sort_keys=False, allow_unicode=True, width=1000)
+        (target / name).write_text(text, encoding="utf-8")
+
+
+class _Readable(yaml.SafeDumper):
+    """Text of several lines as it looked, because a machine folder is read and edited by people."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Readable.add_representer(str, _represent_text)
