@@ -33,7 +33,7 @@ _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 _NOBITS = 8
 _MOST_SECTIONS = 100_000
 _MOST_NAME_BYTES = 16 << 20
-_CHUNK = 1 << 16
+_CHUNK = 4096
 
 # PTX ISA -> the first CUDA toolkit with it, where the rule "8.x is 12.x, 9.x is 13.x" does not hold.
 # Release history: https://docs.nvidia.com/cuda/parallel-thread-execution/#release-notes
@@ -112,9 +112,11 @@ def _sections(stream: IO[bytes], name: str) -> list[tuple[int, int]]:
         raise _damaged(name, "it has no section names")
     names = _at(stream, headers[names_at][4], min(headers[names_at][5], _MOST_NAME_BYTES), name)
     return sorted(
-        (section[4], section[5])
-        for section in headers
-        if section[1] != _NOBITS and names[section[0] : section[0] + 32].split(b"\0", 1)[0] in SECTIONS
+        {
+            (section[4], section[5])
+            for section in headers
+            if section[1] != _NOBITS and names[section[0] : section[0] + 32].split(b"\0", 1)[0] in SECTIONS
+        }
     )
 
 
@@ -137,7 +139,7 @@ def _fat_binaries(stream: IO[bytes], position: int, end: int, name: str) -> Iter
 def _next(stream: IO[bytes], position: int, end: int, name: str) -> int:
     """Where the next fat binary begins after the padding."""
     while position < end:
-        chunk = _at(stream, position, min(_CHUNK if position % 8 else 16, end - position), name)
+        chunk = _at(stream, position, min(_CHUNK, end - position), name)
         padding = len(chunk) - len(chunk.lstrip(b"\0"))
         position += padding
         if padding < len(chunk):
