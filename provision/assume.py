@@ -105,7 +105,7 @@ def _memory(given: Mapping[str, str]) -> Memory | None:
 
 
 def _number(given: Mapping[str, str], key: str, otherwise: int) -> int:
-    return _convert(given, key, otherwise, int, "a whole number")
+    return int(_convert(given, key, otherwise, int, "a whole number"))
 
 
 def _yes(given: Mapping[str, str], key: str) -> bool:

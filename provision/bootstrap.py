@@ -1,24 +1,154 @@
-"""From wishes to a plan: gather the facts, put the question, decide, and build the steps."""
+"""From wishes to a plan and its report: gather the facts, put the question, decide, build the steps, carry them out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from provision import assume, environments
+from msgspec import structs
+
+from provision import assume, environments, plan, runner
 from provision.catalog.load import Catalog
-from provision.catalog.rows import Layout
+from provision.catalog.rows import Layout, Serve
 from provision.catalog.shipped import folder
 from provision.config import Options
-from provision.decision import Question
+from provision.decision import Decision, Question, decide
 from provision.decision.choose import places_of
-from provision.errors import UsageError
-from provision.facts import gather
-from provision.facts.model import Facts
+from provision.errors import CheckFailed, UnsupportedHost, UsageError
+from provision.facts import Facts, gather
 from provision.facts.pythons import probe_python
 from provision.host import HostView
+from provision.host.local import LocalHost
 from provision.locks import sizes
+from provision.plan import Plan
+from provision.report import Report
+from provision.serving import record, server
+from provision.serving.launch import Launch, render
+from provision.serving.ports import derive_for
+from provision.serving.tiny_model import SERVED_NAME
+from provision.steps.disk import check_disk, check_links
+from provision.steps.port import needed, next_free
+from provision.steps.server import StartServer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How to go about it: steps to leave out or alone to take, arguments for the engine, what to do with the port."""
+
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    smoke: bool = True
+    free_port: bool = False
+    extra: tuple[str, ...] = ()
+    api_key: str | None = None
+
+
+def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, assumed: str | None = None) -> Plan:
+    """Decide and build the steps, by looking only. Raises what `decide` raises, and `UsageError` for wrong wishes."""
+    manner = manner or Manner()
+    decision = decide(question(view, wishes, assumed=assumed))
+    name = wishes.name or decision.target.name
+    decision = replace(decision, serve=structs.replace(decision.serve, extra=(*decision.serve.extra, *manner.extra)))
+    if not assumed and (links := check_links(view, prefix=decision.places.prefix)):
+        decision = replace(decision, findings=(*decision.findings, links))
+    model = _model(view, decision)
+    if model is None and manner.smoke and decision.stack:
+        raise UsageError(f"target `{decision.target.name}` has no model of its own", hint="name one with `--model`")
+    launch = None
+    if decision.stack:
+        if wishes.port == "auto":
+            decision = replace(decision, serve=_on_a_free_port(view, decision, name))
+        launch = _launch(decision, model or "", wishes)
+    built = plan.build(decision, launch, name=name, model=model, free_port=manner.free_port, api_key=manner.api_key)
+    return plan.leaving_out(built, _left_out(built, manner))
+
+
+def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Watcher | None = None) -> Report:
+    """Preflight, then the steps. Raises `CheckFailed` before anything is changed where the disk is too small."""
+    decision = plan_.decision
+    if decision.image:
+        native = ", ".join(one.name for one in decision.candidates if one.kind == "stack" and one.fits)
+        raise UnsupportedHost(
+            f"target `{decision.target.name}` is served from the image `{decision.image.reference}`, "
+            "and this version of sgprov plans containers without running them",
+            hint=f"take its wheels: `--stack {native.split(', ')[0]}`" if native else "`sgprov plan` shows the steps",
+        )
+    host = host.with_defaults(decision.target.layout.variables)
+    if decision.lock and "environment" not in plan_.left_out:
+        short = check_disk(host, prefix=decision.places.prefix, lock=decision.lock, interpreter=decision.interpreter)
+        if short:
+            raise CheckFailed(short.text, hint=short.fix[0], findings=(short,))
+    report = runner.apply(plan_, host, dry_run=dry_run, watcher=watcher)
+    data = {
+        "stack": decision.stack.name if decision.stack else None,
+        "lock": decision.lock.name if decision.lock else None,
+        "python": decision.python,
+        "why": list(decision.why),
+        "prefix": decision.places.prefix,
+        "dry_run": dry_run,
+    }
+    return replace(report, data={**data, **report.data})
+
+
+def stop(host: LocalHost, plan_: Plan) -> bool:
+    """Stop the server of a plan; whether one ran."""
+    step = next((step for step in plan_.steps if isinstance(step, StartServer)), None)
+    return step is not None and server.stop(host, step.servers, name=step.name)
+
+
+def _model(view: HostView, decision: Decision) -> str | None:
+    """The model as a step takes it: the built-in one, a path, or a hub id; a copy under the models' directory first."""
+    model, models = decision.serve.model, decision.places.models
+    if model is None or model == plan.BUILTIN_MODEL or model.startswith(("/", "./", "../", "~")):
+        return model
+    if model.startswith("builtin:"):
+        raise UsageError(f"there is no model `{model}`", hint=f"the built-in one is `{plan.BUILTIN_MODEL}`")
+    if "/" not in model or view.stat(f"{models}/{model}") is not None:
+        return f"{models}/{model}"
+    return model
+
+
+def _launch(decision: Decision, model: str, wishes: Options) -> Launch:
+    stack, lock = decision.stack, decision.lock
+    assert stack is not None and lock is not None  # noqa: S101, PT018  # the caller looked
+    python = environments.python_of(environments.path_for(decision.places.prefix, lock))
+    path, serve = model, decision.serve
+    if model == plan.BUILTIN_MODEL:
+        path = f"{decision.places.models}/{SERVED_NAME}"
+        serve = structs.replace(serve, served_name=serve.served_name or SERVED_NAME)
+    elif model.startswith(("./", "../", "~")):
+        path = str(Path(model).expanduser().absolute())
+    launch = render(stack.engine, stack.version, serve, python=python, model_path=path)
+    gpus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": wishes.gpus} if wishes.gpus else {}
+    return replace(launch, variables={**plan.variables_of(decision, gpus), **launch.variables})
+
+
+def _on_a_free_port(view: HostView, decision: Decision, name: str) -> Serve:
+    """The settings with the next free port; a server of ours that runs by that name keeps the one it has."""
+    stack, serve = decision.stack, decision.serve
+    assert stack is not None  # noqa: S101  # the caller looked
+    known = record.load(view, record.directory_of(f"{decision.places.prefix}/servers", name))
+    if known and known.state in {"starting", "ready"} and view.stat(f"/proc/{known.pid}"):
+        return structs.replace(serve, port=int(known.url.rsplit(":", 1)[1]))
+
+    def ports_of(port: int) -> tuple[int, ...]:
+        return needed(derive_for(stack.engine, stack.version, structs.replace(serve, port=port)))
+
+    return structs.replace(serve, port=next_free(view, serve.port, ports_of))
+
+
+def _left_out(built: Plan, manner: Manner) -> frozenset[str]:
+    known = {step.id for step in built.steps}
+    for name in (*manner.only, *manner.skip):
+        if name not in known:
+            raise UsageError(f"there is no step `{name}`", hint=f"the steps are {', '.join(s.id for s in built.steps)}")
+    left_out = set(manner.skip)
+    if manner.only:
+        left_out |= known - set(manner.only)
+    if not manner.smoke:
+        left_out |= plan.LAUNCH_STEPS
+    return frozenset(left_out)
 
 
 def question(view: HostView, wishes: Options, *, assumed: str | None = None) -> Question:

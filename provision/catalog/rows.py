@@ -42,11 +42,15 @@ class Serve(Row, frozen=True, kw_only=True):
 
 
 class Layout(Row, frozen=True, kw_only=True):
-    """Where things lie on the host. `~` is the user's home; `prefix` holds environments, servers and receipts."""
+    """Where things lie on the host. `~` is the user's home; `prefix` holds environments, servers and receipts.
+
+    `variables` move the caches of tools and engines, where the user has not moved them already.
+    """
 
     prefix: str = "~/.local/share/sgprov"
     models: str = "~/.local/share/sgprov/models"
     huggingface: str = "~/.cache/huggingface"
+    variables: dict[str, str] = {}
 
 
 class Target(Row, frozen=True, kw_only=True):

@@ -43,7 +43,8 @@ def plan(
     """
     del as_json
     view = common.view(folder)
-    made = bootstrap.plan(view, common.options(file, flags), extra=extra, assumed=assumed)
+    wishes, manner = common.options(file, flags), bootstrap.Manner(extra=extra)
+    made = bootstrap.make_plan(view, wishes, manner, assumed=assumed)
     foresight = made.foresee(None if assumed else view)
     return Shown(
         command="plan",

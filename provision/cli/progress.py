@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from provision.cli import render
+from provision.plan import Plan
 from provision.report import Status, StepResult
 from provision.runner import Watcher
 from provision.secrets import mask
@@ -37,6 +38,9 @@ class _Plain:
         self._error = error
         self._last_text = ""
         self._last_time = 0.0
+
+    def decided(self, plan: Plan) -> None:
+        render.print_line(_decided(plan), error=self._error)
 
     def started(self, _: Step) -> None:
         self._last_text, self._last_time = "", time.monotonic()
@@ -75,6 +79,9 @@ class _Terminal:
         )
         self._task = self.bars.add_task("", total=None, amount="", visible=False)
 
+    def decided(self, plan: Plan) -> None:
+        self._screen.print(_decided(plan), markup=False, style="bold")
+
     def started(self, step: Step) -> None:
         self.bars.reset(self._task, description=step.id, total=None, amount="", visible=True)
 
@@ -91,6 +98,13 @@ class _Terminal:
         self.bars.update(self._task, visible=False)
         if result.status is not Status.NOT_REACHED:
             render.show_step(step.id, result.status, result.note, result.seconds, self._screen)
+
+
+def _decided(plan: Plan) -> str:
+    decision = plan.decision
+    what = decision.stack.name if decision.stack else decision.image.reference if decision.image else ""
+    python = f", Python {decision.python}" if decision.python else ""
+    return f"{decision.target.name}: {what}{python}, under {decision.places.prefix}"
 
 
 def _amount(progress: Progress) -> str:

@@ -48,6 +48,10 @@ class LocalHost:
     def name(self) -> str:
         return self._name
 
+    def with_defaults(self, variables: Mapping[str, str]) -> LocalHost:
+        """The same machine, with variables for what it starts where the user has not set them."""
+        return LocalHost({**variables, **self._environment}, name=self._name)
+
     # --- looking
 
     def query(self, argv: Sequence[str], *, timeout_s: float = QUERY_TIMEOUT_S) -> Outcome:

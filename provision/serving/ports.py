@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
-from provision.catalog.engines import Engine, PortRow, parse_version
+from provision.catalog.engines import Engine, PortRow, engine, parse_version
 from provision.catalog.rows import Serve
 
 HIGHEST = 65535
@@ -25,18 +25,23 @@ class DerivedPort:
         return self.first <= port <= self.last
 
 
-def derive(engine: Engine, version: str, serve: Serve) -> tuple[DerivedPort, ...]:
+def derive(row_of: Engine, version: str, serve: Serve) -> tuple[DerivedPort, ...]:
     """The ports of a server with these settings, its own first.
 
     Of one node without an address of its own for `torch.distributed`; IPC through files takes no port.
     """
-    with_attention = any(word.split("=")[0] in engine.dp_attention for word in serve.extra)
+    with_attention = any(word.split("=")[0] in row_of.dp_attention for word in serve.extra)
     exact = parse_version(version)
     return tuple(
         _derived(row, exact, serve)
-        for row in engine.rows(engine.ports, version)
+        for row in row_of.rows(row_of.ports, version)
         if row.when == "always" or (row.when == "dp-attention" and with_attention)
     )
+
+
+def derive_for(name: str, version: str, serve: Serve) -> tuple[DerivedPort, ...]:
+    """The ports of a server of the engine called `name`."""
+    return derive(engine(name), version, serve)
 
 
 def _derived(row: PortRow, version: Version, serve: Serve) -> DerivedPort:

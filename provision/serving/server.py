@@ -15,7 +15,7 @@ import msgspec
 
 from provision.catalog.engines import engine
 from provision.errors import ServingFailed, UsageError
-from provision.host.view import Host
+from provision.host.view import Host, HostView
 from provision.serving import log, processes, record
 from provision.serving.launch import Launch
 from provision.serving.phases import LaunchLog, Phase
@@ -118,7 +118,7 @@ def known(host: Host, servers: str, *, name: str = "default") -> Server:
     return server
 
 
-def members(host: Host, server: Server) -> tuple[ProcessStat, ...]:
+def members(host: HostView, server: Server) -> tuple[ProcessStat, ...]:
     """The server's living processes, the one that was started first; none after a reboot or on another machine."""
     if server.boot != processes.boot_id(host) or server.machine != processes.machine_name(host):
         return ()

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from typing import Literal
 
 from provision.catalog.engines import engine
-from provision.host.view import Host
+from provision.host.view import HostView
 from provision.secrets import mask
 from provision.serving import log, processes, record
 from provision.serving.client import Client, NoAnswer
@@ -34,7 +34,7 @@ class Status:
     up_s: float | None = None
 
 
-def status(host: Host, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Status:
+def status(host: HostView, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Status:
     """Look at one server; nothing is changed."""
     if server.machine != processes.machine_name(host) and server.state in {"starting", "ready"}:
         return _made(server, "elsewhere", f"was started on `{server.machine}`")
@@ -49,7 +49,7 @@ def status(host: Host, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_S) -
     return _asked(server, living, timeout_s)
 
 
-def all_servers(host: Host, servers: str) -> tuple[Status, ...]:
+def all_servers(host: HostView, servers: str) -> tuple[Status, ...]:
     """Every server that was ever started there, by name."""
     found = (record.load(host, record.directory_of(servers, name)) for name in record.names(host, servers))
     return tuple(status(host, server) for server in found if server)

@@ -1,0 +1,99 @@
+"""`sgprov bootstrap`: take this machine to a verified endpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from provision import bootstrap as bootstrapping
+from provision import config
+from provision.cli import common, progress, render
+from provision.cli.output import Shown
+from provision.report import Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@click.command()
+@common.wishes
+@click.option("--name", metavar="NAME", help="What the server is called; the target's name otherwise.")
+@click.option("--free-port", is_flag=True, help="Stop whoever listens on the port, after naming them.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, change nothing.")
+@click.option("--only", multiple=True, metavar="STEP", help="Take these steps only (repeatable).")
+@click.option("--skip", multiple=True, metavar="STEP", help="Leave these steps out (repeatable).")
+@click.option("--no-smoke", is_flag=True, help="Install and switch, without a launch and its smoke test.")
+@click.option("--stop", is_flag=True, help="Stop the server again once it is verified.")
+@common.as_json
+@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
+def bootstrap(
+    file: str | None,
+    only: tuple[str, ...],
+    skip: tuple[str, ...],
+    extra: tuple[str, ...],
+    *,
+    free_port: bool,
+    dry_run: bool,
+    no_smoke: bool,
+    stop: bool,
+    as_json: bool,
+    **flags: Any,
+) -> Shown:
+    """Take this machine to a verified endpoint: install, launch, test, and only then switch.
+
+    Without --target it takes the one that fits best, and says why. Run it again after anything went wrong: what is
+    already true is left alone. What stands behind `--` is handed to the engine.
+    """
+    host = common.local_host()
+    manner = bootstrapping.Manner(
+        only=only,
+        skip=skip,
+        smoke=not no_smoke,
+        free_port=free_port,
+        extra=extra,
+        api_key=config.secret("SGPROV_API_KEY"),
+    )
+    wishes = common.options(file, flags)
+    with progress.watching(as_json=as_json) as watcher:
+        plan = bootstrapping.make_plan(host, wishes, manner)
+        watcher.decided(plan)
+        report = bootstrapping.carry_out(plan, host, dry_run=dry_run, watcher=watcher)
+    if stop and report.ok and not dry_run:
+        bootstrapping.stop(host, plan)
+    return Shown(
+        command="bootstrap",
+        data=report_data(report),
+        text=lambda screen: _show(report, screen, stopped=stop),
+        ok=report.ok,
+        changed=report.changed,
+        exit_status=report.exit_status,
+    )
+
+
+def report_data(report: Report) -> dict[str, Any]:
+    """A report as plain data, but for `schema`, `ok` and `changed`."""
+    return {
+        "host": report.host,
+        "target": report.target,
+        "exit_status": report.exit_status,
+        "steps": msgspec.to_builtins(report.steps),
+        "findings": msgspec.to_builtins(report.findings),
+        **report.data,
+    }
+
+
+def _show(report: Report, screen: Console, *, stopped: bool) -> None:
+    render.show_report(report, screen, steps=False)
+    endpoint = report.data.get("endpoint")
+    if not report.ok or not endpoint:
+        return
+    if stopped:
+        screen.print("verified, and stopped again: [bold]sgprov serve start[/] brings it back")
+        return
+    screen.print()
+    screen.print(f"[bold green]serving[/] at [bold]{endpoint}[/]", markup=True)
+    body = '{"model": "default", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16}'
+    screen.print(f"  curl {endpoint}/chat/completions -H 'Content-Type: application/json' -d '{body}'", markup=False)
+    screen.print("  sgprov serve status | logs | stop", markup=False)

@@ -1,0 +1,34 @@
+"""The step that writes the built-in model, so that the real engine has something to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from provision.host import Host, HostView
+from provision.serving import tiny_model
+from provision.steps.base import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyModel:
+    """The built-in model is in the directory `path`, as this version of sgprov writes it."""
+
+    path: str
+
+    looks_only = False
+
+    @property
+    def id(self) -> str:
+        return "model"
+
+    def preview(self) -> str:
+        return f"write the built-in model into `{self.path}`"
+
+    def satisfied(self, host: HostView) -> bool:
+        return tiny_model.is_written(host, self.path)
+
+    def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
+        tell(Progress(text=self.preview()))
+        tiny_model.write(host, self.path)
+        return f"the built-in model is in `{self.path}`"
