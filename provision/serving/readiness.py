@@ -16,8 +16,10 @@ from provision.serving.record import Server
 
 # The engine's ready line is to be noticed within 0.25 s.
 POLL_S = 0.1
-# Without the ready line (a log level that hides it), readiness is asked for; such a request may cost a token.
+# Without the ready line (a log level that hides it), readiness is asked for; such a request may cost a token. The
+# line has a moment to come after the first yes: it is the engine's last word.
 _ASK_EVERY_S = 1.0
+_LINE_S = 2.0
 _ASK_TIMEOUT_S = 5.0
 # After a line that says that the server is lost, the reason still follows.
 _LAST_WORDS_S = 1.0
@@ -35,6 +37,7 @@ class Wait:
     tell: Callable[[Phase, float], None] = lambda _phase, _seconds: None
     _start: float = field(default_factory=time.monotonic)
     _asked: float = 0.0
+    _said_yes: float | None = None
 
     def run(self) -> float:
         """Seconds until it was ready. Raises `ServingFailed` with the end of the log; the server is not stopped."""
@@ -74,7 +77,11 @@ class Wait:
         if self.probe.ready is None or self._seconds - self._asked < _ASK_EVERY_S:
             return False
         self._asked = self._seconds
-        return _answers(client, self.probe.ready)
+        if not _answers(client, self.probe.ready):
+            self._said_yes = None
+        elif self._said_yes is None:
+            self._said_yes = self._seconds
+        return self._said_yes is not None and self._seconds - self._said_yes >= _LINE_S
 
     def _hear_out(self, tail: log.Tail) -> None:
         until = self._seconds + _LAST_WORDS_S
