@@ -12,7 +12,8 @@ def to_json(facts: Facts) -> dict[str, Any]:
     """The facts as plain data. Its keys are fixed: playbooks and scripts read them."""
     import msgspec  # noqa: PLC0415  # only who shows facts pays for it
 
-    plain: dict[str, Any] = msgspec.to_builtins(facts)
+    # By way of JSON, so that a list here is a list there.
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(facts))
     return plain
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -140,10 +141,11 @@ class FolderHost:
         )
 
     def listeners(self) -> tuple[Listener, ...]:
-        return self._view.listeners
+        # Built anew: msgspec leaves defaults of dataclasses unset in what it decodes, and then leaves them out of JSON.
+        return tuple(replace(listener) for listener in self._view.listeners)
 
     def processes(self) -> tuple[Process, ...]:
-        return self._view.processes
+        return tuple(replace(process) for process in self._view.processes)
 
     def variable(self, name: str) -> str | None:
         return self._view.variables.get(name)

@@ -9,7 +9,8 @@ from provision.secrets import mask
 
 # GPUs, MIG instances and anything else of that form; NVIDIA's prefix stays.
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
-_ADDRESS = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])", re.ASCII)
+# A kernel's version can have four parts, too, but goes on: 5.15.167.4-microsoft-standard.
+_ADDRESS = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.-])", re.ASCII)
 # At least two groups besides `::`, so that neither `::1`, a PCI address (0000:61:00.0) nor a time is one.
 _ADDRESS_6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}:){2,7}(?::?[0-9a-fA-F]{1,4}){1,6}(?![\w:.])")
 _HARDWARE_ADDRESS = re.compile(r"\b(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\b")

@@ -1,0 +1,82 @@
+"""Seals tests off from the machine they run on, and says loudly what was not run."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Generator, Iterator
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import settings
+
+# Marks of tests that need a part that not every machine has, each behind an option of its name.
+PARTS = ("network", "engine", "container")
+
+# A slow machine is no failure, and what failed once is to fail again.
+settings.register_profile("sgprov", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.load_profile("sgprov")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for part in PARTS:
+        parser.addoption(f"--run-{part}", action="store_true", help=f"run the tests marked `{part}`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for part in _parts(item):
+            if not config.getoption(f"--run-{part}"):
+                item.add_marker(pytest.mark.skip(reason=f"NOT RUN: needs --run-{part}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that was asked for and skips itself because its part is missing has proved nothing: in CI it fails."""
+    report = yield
+    asked_for = [part for part in _parts(item) if item.config.getoption(f"--run-{part}")]
+    if report.skipped and asked_for and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"--run-{asked_for[0]} was given, and the test was skipped: {report.longrepr}"
+    return report
+
+
+def _parts(item: pytest.Item) -> list[str]:
+    return [part for part in PARTS if item.get_closest_marker(part)]
+
+
+@pytest.fixture(autouse=True)
+def _environment_stays() -> Iterator[None]:
+    """Fails a test that leaves the process's environment changed: the next one would run on another machine."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    changed -= {"PYTEST_CURRENT_TEST"}
+    if changed:
+        os.environ.clear()
+        os.environ.update(before)
+        pytest.fail(f"the test left the environment changed: {', '.join(sorted(changed))}")
+
+
+@pytest.fixture
+def real_machine() -> None:
+    """Lets a test start processes and open connections on this machine; say so with `usefixtures`."""
+
+
+@pytest.fixture(autouse=True)
+def _sealed(request: pytest.FixtureRequest, _environment_stays: None) -> Iterator[None]:
+    """No test reaches the machine by accident, or it would pass here and nowhere else."""
+    if "real_machine" in request.fixturenames or _parts(request.node):
+        yield
+        return
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise AssertionError("a unit test reached for the real machine: give it a machine folder, or `real_machine`")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess.Popen, "__init__", refuse)
+        patch.setattr(socket.socket, "connect", refuse)
+        patch.setattr(socket.socket, "connect_ex", refuse)
+        yield
