@@ -10,6 +10,8 @@ import msgspec
 from provision.errors import UsageError
 from provision.host.view import Host, HostView
 from provision.secrets import mask
+from provision.serving import processes
+from provision.serving.processes import ProcessStat
 
 State = Literal["starting", "ready", "failed", "stopped"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -72,6 +74,13 @@ def save(host: Host, server: Server) -> Server:
     text = msgspec.json.format(msgspec.json.encode(server), indent=2).decode()
     host.write(f"{server.directory}/server.json", text + "\n", mode=0o600)
     return server
+
+
+def members(host: HostView, server: Server) -> tuple[ProcessStat, ...]:
+    """The server's living processes, the one that was started first; none after a reboot or on another machine."""
+    if server.boot != processes.boot_id(host) or server.machine != processes.machine_name(host):
+        return ()
+    return processes.tree(host, pid=server.pid, started=server.started_ticks, marker=server.id)
 
 
 def names(host: HostView, servers: str) -> tuple[str, ...]:

@@ -15,18 +15,21 @@ import msgspec
 
 from provision.catalog.engines import engine
 from provision.errors import ServingFailed, UsageError
-from provision.host.view import Host, HostView
+from provision.host.view import Host
 from provision.serving import log, processes, record
 from provision.serving.launch import Launch
 from provision.serving.phases import LaunchLog, Phase
 from provision.serving.processes import ProcessStat
 from provision.serving.readiness import Wait
-from provision.serving.record import Server
+from provision.serving.record import Server, members
+from provision.serving.status import status
 
 READY_TIMEOUT_S = 1800.0
 GRACE_S = 15.0
 _INTERRUPTED_GRACE_S = 3.0
 _KILL_S = 10.0
+# The engine gives its own health check 20 s before it says no; a busy server is not to be replaced.
+_HEALTHY_S = 30.0
 _POLL_S = 0.1
 # How long children may outlive the process that was started before they are ended too.
 _ORPHANED_S = 1.0
@@ -42,9 +45,9 @@ def start(host: Host, servers: str, launch: Launch, *, name: str = "default", st
     host.make_directory(directory, mode=0o700)
     with _alone(directory):
         if existing := record.load(host, directory):
-            if _running_the_same(host, existing, launch):
+            if _running_well(host, existing, launch):
                 return existing
-            _end(host, existing, grace_s=_INTERRUPTED_GRACE_S)  # what a dead server may have left behind
+            _end(host, existing, grace_s=_INTERRUPTED_GRACE_S)  # it is not well, or dead and left children behind
         _check_ports(host, launch)
         return _start(host, directory, launch, name=name, stack=stack)
 
@@ -118,13 +121,6 @@ def known(host: Host, servers: str, *, name: str = "default") -> Server:
     return server
 
 
-def members(host: HostView, server: Server) -> tuple[ProcessStat, ...]:
-    """The server's living processes, the one that was started first; none after a reboot or on another machine."""
-    if server.boot != processes.boot_id(host) or server.machine != processes.machine_name(host):
-        return ()
-    return processes.tree(host, pid=server.pid, started=server.started_ticks, marker=server.id)
-
-
 def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str | None) -> Server:
     path = f"{directory}/server.log"
     log.rotate(path)
@@ -152,8 +148,11 @@ def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str 
     return record.save(host, msgspec.structs.replace(server, pid=pid, started_ticks=process.started if process else 0))
 
 
-def _running_the_same(host: Host, existing: Server, launch: Launch) -> bool:
-    """Whether the server runs with this launch. Raises `UsageError` where it runs with another, or elsewhere."""
+def _running_well(host: Host, existing: Server, launch: Launch) -> bool:
+    """Whether the server runs with this launch, and is well.
+
+    Raises `UsageError` where it runs with another launch, or on another machine.
+    """
     if existing.machine != processes.machine_name(host) and existing.state in {"starting", "ready"}:
         raise UsageError(
             f"the server `{existing.name}` runs on `{existing.machine}`", hint="choose another name with `--name`"
@@ -166,7 +165,8 @@ def _running_the_same(host: Host, existing: Server, launch: Launch) -> bool:
             f"the server `{existing.name}` runs already, with other settings (pid {existing.pid})",
             hint="`sgprov serve restart`, or choose another name with `--name`",
         )
-    return True
+    # One that hangs or breaks down is not the server that was asked for: starting again is the repair.
+    return status(host, existing, timeout_s=_HEALTHY_S).health in {"running", "starting"}
 
 
 def _check_ports(host: Host, launch: Launch) -> None:

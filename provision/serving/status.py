@@ -13,8 +13,7 @@ from provision.secrets import mask
 from provision.serving import log, processes, record
 from provision.serving.client import Client, NoAnswer
 from provision.serving.phases import LaunchLog
-from provision.serving.record import Server
-from provision.serving.server import members
+from provision.serving.record import Server, members
 
 Health = Literal["running", "starting", "unhealthy", "dead", "stopped", "elsewhere"]
 # The engine's health check generates a token and takes a second when all is well.

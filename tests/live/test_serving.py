@@ -16,7 +16,7 @@ from provision.catalog.rows import Serve
 from provision.errors import ServingFailed, UsageError
 from provision.host.local import LocalHost
 from provision.report import Severity
-from provision.serving import processes, server, smoke, status, tiny_model
+from provision.serving import processes, record, server, smoke, status, tiny_model
 from provision.serving.launch import Launch, render
 from provision.serving.phases import Phase
 from provision.serving.record import Server
@@ -82,7 +82,7 @@ def note_ready_line(path: str, written: list[float]) -> None:
 def nothing_left(host: LocalHost, started: Server) -> bool:
     marked = f"{processes.MARKER}={started.id}"
     everyone = [path.split("/")[2] for path in host.glob("/proc/[0-9]*/environ") if marked in (host.read(path) or "")]
-    return not server.members(host, started) and not everyone
+    return not record.members(host, started) and not everyone
 
 
 def test_the_life_of_a_server(host: LocalHost, servers: str, python: str, model: str, unused_port: int) -> None:
@@ -132,8 +132,11 @@ def test_a_worker_that_is_killed_is_noticed(
     while (now := status.status(host, ready)).health == "running" and time.monotonic() - start < 30:
         time.sleep(0.1)
     assert now.health in {"unhealthy", "dead"} and time.monotonic() - start < 15
+    again = server.start(host, servers, launch(python, model, unused_port))
+    assert again.id != ready.id, "starting again is the repair"
+    assert Path(f"{again.log}.1").exists(), "why the first one broke can still be read"
     server.stop(host, servers)
-    assert nothing_left(host, ready)
+    assert nothing_left(host, ready) and nothing_left(host, again)
 
 
 def test_a_wait_that_is_interrupted_leaves_nothing(
