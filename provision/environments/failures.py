@@ -54,7 +54,7 @@ _FAILURES = (
         hint="set a mirror (`UV_DEFAULT_INDEX`) or a proxy (`HTTPS_PROXY`), or carry a bundle: `sgprov bundle`",
     ),
     _Failure(
-        pattern=re.compile(r"(?:there is no version of|Because) (?P<what>[\w.-]+(?:==\S+)?)"),
+        pattern=re.compile(r"Because (?:there is no version of )?(?P<what>[\w.-]+(?:==\S+)?)"),
         text="the index has no wheel that fits `{what}`",
         hint="a mirror may lag behind or hold a part only: set another with `UV_DEFAULT_INDEX`",
     ),

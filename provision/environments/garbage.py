@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from provision.environments.layout import STAMP, Environment, list_environments
+from provision.environments.layout import CURRENT, PREVIOUS, STAMP, Environment, list_environments
 from provision.host import Host, HostView, Process
 
 KEEP = 2
@@ -28,17 +28,22 @@ def superfluous(view: HostView, prefix: str, *, keep: int = KEEP) -> tuple[Envir
     """What `collect_garbage` would remove."""
     environments = list_environments(view, prefix)
     processes = [process for process in view.processes() if prefix in process.command]
-    needed = [each for each in environments if each.current or each.previous or _used(view, each.path, processes)]
+    needed = [
+        each for each in environments if each.current or each.previous or _used(view, prefix, each.path, processes)
+    ]
     others = [each for each in environments if each not in needed]
     return tuple(others[max(0, keep - len(needed)) :])
 
 
-def _used(view: HostView, path: str, processes: Iterable[Process]) -> bool:
+def _used(view: HostView, prefix: str, path: str, processes: Iterable[Process]) -> bool:
     """Whether a process runs from the environment, or is installing into it."""
+    links = (f"{prefix}/{CURRENT}/", f"{prefix}/{PREVIOUS}/")
     for process in processes:
         if f"{path}/" in process.command:
             return True
-        # Started through `current`, a process names the link; what it has mapped names the directory. Another
+        if not any(link in process.command for link in links):
+            continue
+        # Started through a link, a process names the link; what it has mapped names the directory. Another
         # user's maps cannot be read: then any environment may be the one in use.
         maps = view.read(f"/proc/{process.pid}/maps")
         if maps is None or f"{path}/" in maps:
