@@ -21,13 +21,15 @@ POLL_S = 0.1
 _ASK_EVERY_S = 1.0
 _LINE_S = 2.0
 _ASK_TIMEOUT_S = 5.0
+# How often a phase that lasts is told again, so that an output without a clock shows that all is well.
+_TELL_EVERY_S = 15.0
 # After a line that says that the server is lost, the reason still follows.
 _LAST_WORDS_S = 1.0
 
 
 @dataclass
 class Wait:
-    """One wait for one server. `tell` gets each phase, with the seconds since the wait began."""
+    """One wait for one server. `tell` gets each phase, and a long one every 15 s, with the seconds since its begin."""
 
     host: HostView
     server: Server
@@ -38,12 +40,13 @@ class Wait:
     _start: float = field(default_factory=time.monotonic)
     _asked: float = 0.0
     _said_yes: float | None = None
+    _told: float = 0.0
 
     def run(self) -> float:
         """Seconds until it was ready. Raises `ServingFailed` with the end of the log; the server is not stopped."""
         tail = log.Tail(self.server.log)
         client = Client(self.server.url, timeout_s=_ASK_TIMEOUT_S)
-        self.tell(self.watch.phase, 0.0)
+        self._tell()
         while True:
             alive = self._alive()
             self._read(tail.lines() if alive else tail.remaining())
@@ -69,7 +72,13 @@ class Wait:
     def _read(self, lines: list[str]) -> None:
         for line in lines:
             if self.watch.feed(line):
-                self.tell(self.watch.phase, self._seconds)
+                self._tell()
+        if self._seconds - self._told >= _TELL_EVERY_S:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = self._seconds
+        self.tell(self.watch.phase, self._told)
 
     def _is_ready(self, client: Client) -> bool:
         if self.watch.ready:
