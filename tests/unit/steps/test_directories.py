@@ -1,0 +1,51 @@
+"""Directories are there, writable, and private where they are to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fakes import FakeHost, info
+
+from provision.errors import StepFailed
+from provision.host.local import LocalHost
+from provision.steps.directories import Directories, Directory
+
+
+def carry_out(host: FakeHost | LocalHost, *directories: Directory) -> str:
+    step = Directories(directories=directories)
+    assert not step.satisfied(host)
+    note = step.apply(host, lambda _: None)
+    assert step.satisfied(host)
+    return note
+
+
+def test_made_with_their_modes(tmp_path: Path) -> None:
+    wanted = (Directory(path=str(tmp_path / "a/b")), Directory(path=str(tmp_path / "a/servers"), private=True))
+    assert carry_out(LocalHost({}), *wanted) == "2 made, 0 were there"
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a/b", "a/servers")] == [0o755, 0o700]
+
+
+@pytest.mark.usefixtures("real_machine")
+def test_one_that_others_may_read_is_closed_and_others_are_left_alone(tmp_path: Path) -> None:
+    for name in ("servers", "cache"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o775)
+    wanted = (Directory(path=str(tmp_path / "servers"), private=True), Directory(path=str(tmp_path / "cache")))
+    assert carry_out(LocalHost({"PATH": "/usr/bin:/bin"}), *wanted) == "0 made, 2 were there"
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("servers", "cache")] == [0o700, 0o775]
+
+
+def test_a_file_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(StepFailed, match=r"could not be made|not a directory"):
+        Directories(directories=(Directory(path=str(tmp_path / "a")),)).apply(LocalHost({}), lambda _: None)
+
+
+def test_one_of_another_user_comes_with_the_command() -> None:
+    host = FakeHost()
+    host.variables["USER"] = "ada"
+    host.paths["/data"] = info(is_directory=True, owner="root", writable=False)
+    with pytest.raises(StepFailed, match=r"belongs to root \(mode 755\) and is not writable") as caught:
+        Directories(directories=(Directory(path="/data"),)).apply(host, lambda _: None)
+    assert caught.value.hint == "`sudo chown ada /data`, or name another place with `--prefix`"
