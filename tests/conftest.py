@@ -75,8 +75,13 @@ def _sealed(request: pytest.FixtureRequest, _environment_stays: None) -> Iterato
     def refuse(*_: Any, **__: Any) -> NoReturn:
         raise AssertionError("a unit test reached for the real machine: give it a machine folder, or `real_machine`")
 
+    def refuse_connection(self: socket.socket, *_: Any) -> NoReturn:
+        # Left open, it would be a second failure, somewhere else.
+        self.close()
+        refuse()
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess.Popen, "__init__", refuse)
-        patch.setattr(socket.socket, "connect", refuse)
-        patch.setattr(socket.socket, "connect_ex", refuse)
+        patch.setattr(socket.socket, "connect", refuse_connection)
+        patch.setattr(socket.socket, "connect_ex", refuse_connection)
         yield
