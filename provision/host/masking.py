@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
 
@@ -11,8 +12,8 @@ from provision.secrets import mask
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
 # A kernel's version can have four parts, too, but goes on: 5.15.167.4-microsoft-standard.
 _ADDRESS = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.-])", re.ASCII)
-# At least two groups besides `::`, so that neither `::1`, a PCI address (0000:61:00.0) nor a time is one.
-_ADDRESS_6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{1,4}:){2,7}(?::?[0-9a-fA-F]{1,4}){1,6}(?![\w:.])")
+# Whatever could be an address; a PCI address (0000:61:00.0) goes on with a dot, and of the rest `ipaddress` decides.
+_ADDRESS_6 = re.compile(r"(?<![\w:.])[0-9a-fA-F:]{3,39}(?![\w:.])")
 _HARDWARE_ADDRESS = re.compile(r"\b(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}\b")
 _SERIAL = re.compile(
     r"(?P<name>\bserial(?:[ _]number)?\b[\"']?\s{0,40}[:=]\s{0,4}[\"']?)(?P<value>[\w-]{4,64})", re.IGNORECASE
@@ -74,8 +75,11 @@ class Masks:
         return f"192.0.2.{self._number('address', found[0])}"
 
     def _address_6(self, found: re.Match[str]) -> str:
-        # 2001:db8::/32 is, too (RFC 3849). Colons alone do not make an address: 12:34:56 is a time.
-        parts = found[0].split(":")
-        if found[0].startswith("2001:db8:") or ("" not in parts and len(parts) != 8):  # noqa: PLR2004  # RFC 4291
+        try:
+            address = ipaddress.IPv6Address(found[0])
+        except ValueError:
             return found[0]
-        return f"2001:db8::{self._number('address-6', found[0]):x}"
+        # 2001:db8::/32 is set aside, too (RFC 3849).
+        if address.is_loopback or address.is_unspecified or found[0].startswith("2001:db8:"):
+            return found[0]
+        return f"2001:db8::{self._number('address-6', address.compressed):x}"
