@@ -43,7 +43,7 @@ _FAILURES = (
     _Failure(
         pattern=re.compile(r"invalid peer certificate|UnknownIssuer|certificate verify failed", re.IGNORECASE),
         text="the index's certificate is not trusted",
-        hint="behind an intercepting proxy: `SSL_CERT_FILE=/path/to/ca.pem`, or `UV_NATIVE_TLS=1`",
+        hint="behind an intercepting proxy: `SSL_CERT_FILE=/path/to/ca.pem`, or `UV_SYSTEM_CERTS=1`",
     ),
     _Failure(
         pattern=re.compile(

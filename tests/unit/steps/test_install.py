@@ -1,0 +1,242 @@
+"""Environments made by the real uv from wheels made on the spot: no network, no index, nothing of the user's cache."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from fakes import make_wheel
+
+from provision import environments
+from provision.environments import is_complete, path_for, read_stamp, rollback, verify
+from provision.environments.layout import STAMP
+from provision.errors import StepFailed
+from provision.host.local import LocalHost
+from provision.locks.lockfile import Lock
+from provision.steps.base import Progress
+from provision.steps.environment import Environment
+from provision.steps.switch import Switch
+
+pytestmark = pytest.mark.usefixtures("real_machine")
+ROOT = Path(__file__).parents[3]
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+DATA = 1_000_000
+
+
+class Box:
+    """A prefix, a cache and a folder of wheels of one test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.prefix = str(folder / "prefix")
+        self.wheels = folder / "wheels"
+        self.variables = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "UV_CACHE_DIR": str(folder / "cache"),
+            "UV_CONFIG_FILE": str(folder / "uv.toml"),
+            "UV_PYTHON": "9.9",  # what would lead uv elsewhere is taken away
+        }
+        # No variable turns the index off (uv 0.13), its configuration does: which is honoured, by the way.
+        (folder / "uv.toml").write_text(f'no-index = true\nfind-links = ["{self.wheels}"]\n')
+        self.host = LocalHost(self.variables)
+
+    def lock(self, stack: str = "engine-1", *, names: tuple[str, ...] = ("alpha", "beta_x"), data: int = DATA) -> Lock:
+        content = random.Random(stack).randbytes(data)  # noqa: S311  # the same in every run
+        text = "".join(make_wheel(self.wheels, name, data=content) for name in names)
+        path = self.folder / f"{stack}.cp{PYTHON.replace('.', '')}.x86_64.txt"
+        path.write_text(text)
+        return Lock(path, stack, PYTHON, "x86_64")
+
+    def step(self, lock: Lock, *, reinstall: tuple[str, ...] = ()) -> Environment:
+        return Environment(prefix=self.prefix, lock=lock, interpreter=sys.executable, reinstall=reinstall)
+
+    def install(self, lock: Lock) -> str:
+        step = self.step(lock)
+        step.apply(self.host, lambda _: None)
+        assert step.satisfied(self.host)
+        return step.path
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box(tmp_path)
+
+
+def files(path: str) -> dict[str, bytes]:
+    """The installed files; the bytes of an unfinished one differ."""
+    root = Path(path) / "lib"
+    return {str(one.relative_to(root)): one.read_bytes() for one in root.rglob("*") if one.is_file()}
+
+
+def test_installed_stamped_and_nothing_to_do_afterwards(box: Box) -> None:
+    told: list[Progress] = []
+    lock = box.lock()
+    step = box.step(lock)
+    assert not step.satisfied(box.host)
+    applied = step.apply(box.host, told.append)
+    assert applied.note == f"2 wheels in `{step.path}`"
+    assert told[0].text.startswith("install the 2 wheels of")
+    stamp = read_stamp(box.host, step.path)
+    assert stamp and stamp.lock_digest == lock.digest and stamp.python.startswith(PYTHON)
+    start = time.perf_counter()
+    assert box.step(lock).satisfied(box.host)
+    assert time.perf_counter() - start < 0.5, "decided without starting uv"
+    asked = subprocess.run(
+        [f"{step.path}/bin/python", "-c", "import alpha, beta_x; print(alpha.VERSION)"], capture_output=True, check=True
+    )
+    assert asked.stdout == b"1.0\n"
+
+
+def test_a_package_that_was_removed_comes_back(box: Box) -> None:
+    lock = box.lock()
+    path = box.install(lock)
+    for folder in Path(path).glob("lib/python*/site-packages/alpha*"):
+        shutil.rmtree(folder)
+    assert not is_complete(box.host, path, lock)
+    box.install(lock)
+    assert verify(box.host, path).ok
+
+
+def test_a_wheel_with_another_hash_is_refused_and_nothing_is_switched(box: Box) -> None:
+    good = box.lock()
+    Switch(prefix=box.prefix, path=box.install(good)).apply(box.host, lambda _: None)
+    bad = box.lock("engine-2", names=("alpha", "gamma"))
+    make_wheel(box.wheels, "gamma", data=b"swapped")
+    with pytest.raises(StepFailed, match=r"the wheel of `gamma==1\.0` is not the one that was locked") as caught:
+        box.step(bad).apply(box.host, lambda _: None)
+    assert caught.value.exit_status == 5
+    assert not box.step(bad).satisfied(box.host)
+    assert environments.current(box.host, box.prefix) == path_for(box.prefix, good)
+    with pytest.raises(StepFailed, match="not a complete environment"):
+        Switch(prefix=box.prefix, path=path_for(box.prefix, bad)).apply(box.host, lambda _: None)
+
+
+def test_a_wheel_that_was_cut_short_is_named_and_a_whole_one_then_completes_it(box: Box) -> None:
+    lock = box.lock()
+    wheel = box.wheels / "beta_x-1.0-py3-none-any.whl"
+    whole = wheel.read_bytes()
+    wheel.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(StepFailed, match=r"`?beta[-_]x"):
+        box.step(lock).apply(box.host, lambda _: None)
+    wheel.write_bytes(whole)
+    assert verify(box.host, box.install(lock)).ok
+
+
+def test_a_wheel_that_is_not_there_is_named(box: Box) -> None:
+    lock = box.lock()
+    (box.wheels / "alpha-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(StepFailed, match="the index has no wheel that fits `alpha"):
+        box.step(lock).apply(box.host, lambda _: None)
+
+
+def test_an_index_out_of_reach_is_told(box: Box) -> None:
+    box.host = LocalHost({**box.variables, "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"})
+    lock = box.lock()
+    (box.folder / "uv.toml").write_text("")
+    with pytest.raises(StepFailed, match="the package index is out of reach"):
+        box.step(lock).apply(box.host, lambda _: None)
+
+
+def test_two_environments_a_rollback_and_the_garbage(box: Box) -> None:
+    paths = []
+    for number in range(4):
+        paths.append(box.install(box.lock(f"engine-{number}")))
+        Switch(prefix=box.prefix, path=paths[-1]).apply(box.host, lambda _: None)
+    assert environments.current(box.host, box.prefix) == paths[3]
+    assert rollback(box.host, box.prefix) == paths[2]
+    assert rollback(box.host, box.prefix) == paths[3]
+    assert sorted(environments.collect_garbage(box.host, box.prefix)) == sorted(paths[:2])
+    assert [one.path for one in environments.list_environments(box.host, box.prefix) if one.stamp] != []
+    assert verify(box.host, paths[3]).ok and verify(box.host, paths[2]).ok
+
+
+def test_the_cache_makes_the_second_one_without_the_wheels(box: Box) -> None:
+    lock = box.lock()
+    box.install(lock)
+    other = Environment(prefix=str(box.folder / "other"), lock=lock, interpreter=sys.executable)
+    other.apply(box.host, lambda _: None)
+    here = next(Path(other.path).glob("lib/python*/site-packages/alpha/data.bin"))
+    assert here.stat().st_nlink >= 3, "hard links: two environments and the cache"
+
+
+def test_an_edited_file_is_edited_in_the_cache_too_until_it_is_fetched_anew(box: Box) -> None:
+    lock = box.lock()
+    path = box.install(lock)
+    data = next(Path(path).glob("lib/python*/site-packages/alpha/data.bin"))
+    with data.open("r+b") as stream:
+        stream.write(b"!")
+    (finding,) = verify(box.host, path).findings
+    assert finding.data["package"] == "alpha"
+    second = Environment(prefix=str(box.folder / "other"), lock=lock, interpreter=sys.executable)
+    second.apply(box.host, lambda _: None)
+    assert not verify(box.host, second.path).ok, "uv links the edited file again"
+    box.step(lock, reinstall=("alpha",)).apply(box.host, lambda _: None)
+    assert verify(box.host, path).ok
+
+
+INSTALL = """
+import sys
+from pathlib import Path
+from provision.host.local import LocalHost
+from provision.locks.lockfile import Lock
+from provision.steps.environment import Environment
+import os
+stack, python, lock, prefix = sys.argv[1:]
+step = Environment(prefix=prefix, lock=Lock(Path(lock), stack, python, "x86_64"), interpreter=sys.executable)
+print("ready", flush=True)
+try:
+    step.apply(LocalHost(dict(os.environ)), lambda _: None)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_interrupted_anywhere_it_ends_in_the_same_place(box: Box) -> None:
+    names = tuple(f"package{number}" for number in range(12))
+    lock = box.lock("engine-1", names=names, data=8 * DATA)
+    expected = files(box.install(lock))
+    shutil.rmtree(box.prefix)
+    shutil.rmtree(box.folder / "cache")
+    chance = random.Random(20260101)  # noqa: S311
+    statuses = set()
+    for _ in range(6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", INSTALL, "engine-1", PYTHON, str(lock.path), box.prefix],
+            env={**box.variables, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        time.sleep(chance.uniform(0.01, 0.5))
+        process.send_signal(signal.SIGINT)
+        statuses.add(process.wait(30))
+        process.stdout.close()
+        assert not [
+            one for one in psutil.process_iter(["cmdline"]) if box.prefix in " ".join(one.info["cmdline"] or ())
+        ]
+        whole = is_complete(box.host, path_for(box.prefix, lock), lock)
+        assert whole == (statuses >= {0}) or not whole, "a stamp only on a whole one"
+    assert 130 in statuses and statuses <= {0, 130}
+    path = box.install(lock)
+    installed = files(path)
+    assert {name: text for name, text in installed.items() if "_virtualenv" not in name} == {
+        name: text for name, text in expected.items() if "_virtualenv" not in name
+    }
+    assert verify(box.host, path).ok
+
+
+def test_without_its_stamp_it_is_completed_in_place(box: Box) -> None:
+    lock = box.lock()
+    path = box.install(lock)
+    inode = (Path(path) / "bin").stat().st_ino
+    (Path(path) / STAMP).unlink()
+    assert box.install(lock) == path
+    assert (Path(path) / "bin").stat().st_ino == inode
