@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from provision.cli import render
 from provision.plan import Plan
 from provision.report import Status, StepResult
-from provision.runner import Watcher
+from provision.runner import Named, Watcher
 from provision.secrets import mask
-from provision.steps import Progress, Step
+from provision.serving.phases import Phase
+from provision.steps import Progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +35,29 @@ def watching(*, as_json: bool) -> Iterator[Watcher]:
         yield terminal
 
 
+@contextmanager
+def phases(name: str, *, as_json: bool) -> Iterator[Callable[[Phase, float], None]]:
+    """Shows the phases of one launch, outside a plan."""
+    with watching(as_json=as_json) as watcher:
+        launch = _Work(name)
+        watcher.started(launch)
+        yield lambda phase, seconds: watcher.progress(launch, Progress(text=f"{phase} ({seconds:.0f} s)"))
+
+
+@contextmanager
+def bytes_of(name: str, *, as_json: bool) -> Iterator[Callable[[int, int], None]]:
+    """Shows how far a count of bytes is, outside a plan: (done, total)."""
+    with watching(as_json=as_json) as watcher:
+        work = _Work(name)
+        watcher.started(work)
+        yield lambda done, total: watcher.progress(work, Progress(text="reading", done=done, total=total))
+
+
+@dataclass(frozen=True)
+class _Work:
+    id: str
+
+
 class _Plain:
     def __init__(self, *, error: bool) -> None:
         self._error = error
@@ -42,10 +67,10 @@ class _Plain:
     def decided(self, plan: Plan) -> None:
         render.print_line(_decided(plan), error=self._error)
 
-    def started(self, _: Step) -> None:
+    def started(self, _: Named) -> None:
         self._last_text, self._last_time = "", time.monotonic()
 
-    def progress(self, step: Step, progress: Progress) -> None:
+    def progress(self, step: Named, progress: Progress) -> None:
         # A new phase at once, the same one with other numbers only now and then.
         now = time.monotonic()
         if progress.text == self._last_text and now - self._last_time < _PLAIN_EVERY_S:
@@ -53,7 +78,7 @@ class _Plain:
         self._last_text, self._last_time = progress.text, now
         render.print_line(f"{step.id}: {mask(progress.text)}{_amount(progress)}", error=self._error)
 
-    def ended(self, step: Step, result: StepResult) -> None:
+    def ended(self, step: Named, result: StepResult) -> None:
         took = f" ({result.seconds:.1f} s)" if result.status is Status.DONE else ""
         if result.status is not Status.NOT_REACHED:
             render.print_line(f"{step.id}: {result.status.value} {mask(result.note)}{took}".rstrip(), error=self._error)
@@ -82,10 +107,10 @@ class _Terminal:
     def decided(self, plan: Plan) -> None:
         self._screen.print(_decided(plan), markup=False, style="bold")
 
-    def started(self, step: Step) -> None:
+    def started(self, step: Named) -> None:
         self.bars.reset(self._task, description=step.id, total=None, amount="", visible=True)
 
-    def progress(self, step: Step, progress: Progress) -> None:
+    def progress(self, step: Named, progress: Progress) -> None:
         self.bars.update(
             self._task,
             description=f"{step.id}: {mask(progress.text)}",
@@ -94,7 +119,7 @@ class _Terminal:
             amount=_amount(progress).strip(" ()"),
         )
 
-    def ended(self, step: Step, result: StepResult) -> None:
+    def ended(self, step: Named, result: StepResult) -> None:
         self.bars.update(self._task, visible=False)
         if result.status is not Status.NOT_REACHED:
             render.show_step(step.id, result.status, result.note, result.seconds, self._screen)

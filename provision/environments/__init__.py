@@ -1,6 +1,6 @@
 """Installed stacks on a host: staged, stamped, switched to, verified, rolled back, cleared away."""
 
-from provision.environments.garbage import collect_garbage
+from provision.environments.garbage import collect_garbage, superfluous
 from provision.environments.layout import (
     Environment,
     Stamp,
@@ -35,6 +35,7 @@ __all__ = [
     "read_stamp",
     "receipt_history",
     "rollback",
+    "superfluous",
     "switch",
     "verify",
     "write_receipt",

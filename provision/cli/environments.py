@@ -1,0 +1,172 @@
+"""`sgprov environments`: what is installed, whether it is still what was locked, and the way back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from provision import config
+from provision import environments as installed
+from provision.cli import common, progress, render
+from provision.cli.output import Shown
+from provision.cli.places import prefixes
+from provision.errors import CheckFailed, UsageError
+from provision.host import HostView
+from provision.report import Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@click.group()
+def environments() -> None:
+    """List, verify, roll back and clear installed environments."""
+
+
+@environments.command(name="list")
+@common.prefix
+@common.as_json
+def show_list(prefix: str | None, *, as_json: bool) -> Shown:
+    """List the installed environments: the current one, the one before, and the rest."""
+    del as_json
+    view = common.local_host()
+    found = [
+        (place, one)
+        for place in prefixes(view, config.load({"prefix": prefix}))
+        for one in installed.list_environments(view, place)
+    ]
+    return Shown(
+        command="environments",
+        data={"environments": [_row(place, one) for place, one in found]},
+        text=lambda screen: _show(found, screen),
+    )
+
+
+@environments.command()
+@common.prefix
+@click.argument("name", required=False)
+@common.as_json
+def verify(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
+    """Compare every file of an environment with what its wheels recorded: the current one, or NAME.
+
+    Exit 4 where a file is missing or was edited.
+    """
+    host = common.local_host()
+    place, path = _path(host, prefix, name)
+    with progress.bytes_of(f"verifying {path}", as_json=as_json) as tell:
+        result = installed.verify(host, path, tell=lambda scan: tell(scan.done, scan.total))
+    report = Report(host=host.name, command="environments", findings=result.findings)
+    text = (
+        f"{result.files} files of {result.packages} packages, {result.bytes / 1e9:.1f} GB in {result.seconds:.1f} s "
+        f"({result.mb_per_s:.0f} MB/s)"
+    )
+
+    def show(screen: Console) -> None:
+        screen.print(text, markup=False)
+        render.show_report(report, screen)
+        if result.ok:
+            screen.print("[green]every file is as its wheel recorded it[/]")
+
+    return Shown(
+        command="environments",
+        data={
+            "prefix": place,
+            "path": path,
+            "packages": result.packages,
+            "files": result.files,
+            "bytes": result.bytes,
+            "seconds": result.seconds,
+            "findings": msgspec.to_builtins(result.findings),
+        },
+        text=show,
+        ok=result.ok,
+        exit_status=0 if result.ok else CheckFailed.exit_status,
+    )
+
+
+@environments.command()
+@common.prefix
+@common.as_json
+def rollback(prefix: str | None, *, as_json: bool) -> Shown:
+    """Go back to the environment that was in use before the current one."""
+    del as_json
+    host = common.local_host()
+    place = _only_prefix(host, prefix)
+    path = installed.rollback(host, place)
+    return Shown(
+        command="environments",
+        data={"prefix": place, "current": path},
+        text=lambda screen: screen.print(f"`{path}` is in use; a running server keeps its own until it is restarted"),
+        changed=True,
+    )
+
+
+@environments.command()
+@common.prefix
+@click.option("--keep", default=2, show_default=True, metavar="N", help="How many to keep at least.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed.")
+@common.as_json
+def clear(prefix: str | None, keep: int, *, dry_run: bool, as_json: bool) -> Shown:
+    """Remove environments that nothing uses: never the current one, the one before, or one a server runs from."""
+    del as_json
+    host = common.local_host()
+    place = _only_prefix(host, prefix)
+    if dry_run:
+        removed = tuple(one.path for one in installed.superfluous(host, place, keep=keep))
+    else:
+        removed = installed.collect_garbage(host, place, keep=keep)
+    verb = "would remove" if dry_run else "removed"
+    return Shown(
+        command="environments",
+        data={"prefix": place, "removed": list(removed), "dry_run": dry_run},
+        text=lambda screen: screen.print(f"{verb} {', '.join(removed) or 'nothing'}", markup=False),
+        changed=bool(removed),
+    )
+
+
+def _only_prefix(view: HostView, prefix: str | None) -> str:
+    found = prefixes(view, config.load({"prefix": prefix}))
+    with_some = [place for place in found if installed.list_environments(view, place)]
+    if len(with_some) == 1:
+        return with_some[0]
+    if not with_some:
+        raise UsageError("nothing is installed here", hint="`sgprov bootstrap` installs a stack")
+    raise UsageError("there are several prefixes", hint=f"name one with `--prefix`: {', '.join(with_some)}")
+
+
+def _path(view: HostView, prefix: str | None, name: str | None) -> tuple[str, str]:
+    place = _only_prefix(view, prefix)
+    there = {one.name: one.path for one in installed.list_environments(view, place)}
+    if name is not None:
+        if name not in there:
+            raise UsageError(f"there is no environment `{name}`", hint=f"there are {', '.join(there)}")
+        return place, there[name]
+    current = installed.current(view, place)
+    if current is None:
+        raise UsageError(f"no environment is in use under `{place}`", hint=f"name one of {', '.join(there)}")
+    return place, current
+
+
+def _row(place: str, one: installed.Environment) -> dict[str, Any]:
+    stamp = msgspec.to_builtins(one.stamp) if one.stamp else None
+    return {
+        "prefix": place,
+        "name": one.name,
+        "path": one.path,
+        "current": one.current,
+        "previous": one.previous,
+        "complete": one.stamp is not None,
+        "stamp": stamp,
+    }
+
+
+def _show(found: list[tuple[str, installed.Environment]], screen: Console) -> None:
+    if not found:
+        screen.print("nothing is installed here")
+    for _, one in found:
+        state = "current" if one.current else "previous" if one.previous else "" if one.stamp else "unfinished"
+        made = f"Python {one.stamp.python}, {one.stamp.time}" if one.stamp else "the next bootstrap completes it"
+        screen.print(f"[bold]{state:<12}[/]", end="")
+        screen.print(f"{one.path}  {made}", markup=False)

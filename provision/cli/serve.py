@@ -1,0 +1,208 @@
+"""`sgprov serve`: start, stop and look at servers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from provision import bootstrap, config
+from provision.cli import common, progress, render
+from provision.cli.bootstrap import report_data
+from provision.cli.output import Shown
+from provision.cli.places import prefixes
+from provision.errors import ServingFailed, StepFailed, UsageError
+from provision.host import HostView
+from provision.host.local import LocalHost
+from provision.secrets import mask
+from provision.serving import log, record, server
+from provision.serving.status import Status, status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+name_argument = click.argument("name", required=False)
+_STYLE = {"running": "green", "starting": "cyan", "stopped": "dim"}
+
+
+@click.group()
+def serve() -> None:
+    """Start, stop and look at servers.
+
+    A server is known by its NAME (the target's, unless bootstrap was told another); it can be left out where there is
+    only one.
+    """
+
+
+@serve.command()
+@name_argument
+@common.wishes
+@click.option("--free-port", is_flag=True, help="Stop whoever listens on the port, after naming them.")
+@common.as_json
+@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
+def start(
+    name: str | None, file: str | None, extra: tuple[str, ...], *, free_port: bool, as_json: bool, **flags: Any
+) -> Shown:
+    """Start a server and wait until it is ready.
+
+    With --target it is started with that target's settings, from the environment that `sgprov bootstrap` installed;
+    without, again with what it was started with the last time.
+    """
+    host, wishes = common.local_host(), common.options(file, {**flags, "name": name})
+    if not wishes.target:
+        return _start_again(host, wishes, as_json=as_json)
+    manner = bootstrap.Manner(only=("port", "server"), free_port=free_port, extra=extra)
+    with progress.watching(as_json=as_json) as watcher:
+        plan = bootstrap.make_plan(host, wishes, manner)
+        lacking = next((s for s in plan.steps if s.id in {"environment", "model"} and not s.satisfied(host)), None)
+        if lacking:
+            raise StepFailed(
+                f"nothing to serve from yet: {lacking.preview()}",
+                hint=f"`sgprov bootstrap --target {wishes.target}` does that first",
+            )
+        watcher.decided(plan)
+        report = bootstrap.carry_out(plan, host, dry_run=False, watcher=watcher)
+    return Shown(
+        command="serve",
+        data=report_data(report),
+        text=lambda screen: render.show_report(report, screen, steps=False),
+        ok=report.ok,
+        changed=report.changed,
+        exit_status=report.exit_status,
+    )
+
+
+def _start_again(host: LocalHost, wishes: config.Options, *, as_json: bool) -> Shown:
+    servers, known = find_one(host, wishes)
+    if status(host, known).health == "running":
+        return _one(host, known, changed=False)
+    return _waited(host, server.restart(host, servers, name=known.name), as_json=as_json)
+
+
+@serve.command()
+@name_argument
+@common.prefix
+@common.as_json
+def restart(name: str | None, prefix: str | None, *, as_json: bool) -> Shown:
+    """Stop a server and start it again with the same settings."""
+    host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
+    servers, known = find_one(host, wishes)
+    return _waited(host, server.restart(host, servers, name=known.name), as_json=as_json)
+
+
+@serve.command()
+@name_argument
+@common.prefix
+@click.option("--all", "everyone", is_flag=True, help="Stop all servers.")
+@common.as_json
+def stop(name: str | None, prefix: str | None, *, everyone: bool, as_json: bool) -> Shown:
+    """Stop a server with everything that it started; the port and the memory are free afterwards."""
+    del as_json
+    host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
+    those = _all(host, wishes) if everyone else [find_one(host, wishes)]
+    stopped = [known.name for servers, known in those if server.stop(host, servers, name=known.name)]
+    text = f"stopped {', '.join(stopped)}" if stopped else "nothing was running"
+    return Shown(
+        command="serve",
+        data={"stopped": stopped},
+        text=lambda screen: screen.print(text, markup=False),
+        changed=bool(stopped),
+    )
+
+
+@serve.command(name="status")
+@name_argument
+@common.prefix
+@common.as_json
+def show_status(name: str | None, prefix: str | None, *, as_json: bool) -> Shown:
+    """Say how the servers are: asked of their processes, their logs and themselves. Exit 6 where one is not well."""
+    del as_json
+    host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
+    those = [find_one(host, wishes)] if name else _all(host, wishes)
+    found = [status(host, known) for _, known in those]
+    wrong = [one for one in found if one.health in {"dead", "unhealthy"}]
+    return Shown(
+        command="serve",
+        data={"servers": [_row(one) for one in found]},
+        text=lambda screen: _show(found, screen),
+        ok=not wrong,
+        exit_status=ServingFailed.exit_status if wrong else 0,
+    )
+
+
+@serve.command()
+@name_argument
+@common.prefix
+@click.option("--follow", "-f", is_flag=True, help="Go on as it grows.")
+@click.option("--lines", "-n", default=50, show_default=True, metavar="N", help="How many lines, from the end.")
+def logs(name: str | None, prefix: str | None, *, follow: bool, lines: int) -> int:
+    """Show a server's log, with secrets masked."""
+    host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
+    _, known = find_one(host, wishes)
+    for line in log.last_lines(known.log, lines):
+        render.print_line(mask(line))
+    if follow:
+        for line in log.follow(known.log):
+            render.print_line(mask(line))
+    return 0
+
+
+def _all(view: HostView, wishes: config.Options) -> list[tuple[str, record.Server]]:
+    """(directory of servers, record) of every server that was ever started."""
+    found = []
+    for prefix in prefixes(view, wishes):
+        servers = f"{prefix}/servers"
+        for name in record.names(view, servers):
+            known = record.load(view, record.directory_of(servers, name))
+            if known:
+                found.append((servers, known))
+    return found
+
+
+def find_one(view: HostView, wishes: config.Options) -> tuple[str, record.Server]:
+    """The server of that name, or the only one. Raises `UsageError` with the names there are."""
+    everyone = _all(view, wishes)
+    those = [one for one in everyone if wishes.name in {None, one[1].name}]
+    if len(those) == 1:
+        return those[0]
+    names = ", ".join(f"`{known.name}`" for _, known in everyone)
+    if not everyone:
+        raise UsageError("no server was ever started here", hint="`sgprov bootstrap` starts one")
+    if not those:
+        raise UsageError(f"there is no server `{wishes.name}`", hint=f"there are {names}")
+    raise UsageError("there are several servers", hint=f"name one of {names}")
+
+
+def _waited(host: LocalHost, started: record.Server, *, as_json: bool) -> Shown:
+    with progress.phases(started.name, as_json=as_json) as tell:
+        ready = server.wait_until_ready(host, started, tell=tell)
+    return _one(host, ready, changed=True)
+
+
+def _one(view: HostView, known: record.Server, *, changed: bool) -> Shown:
+    found = status(view, known)
+    return Shown(
+        command="serve",
+        data={"servers": [_row(found)]},
+        text=lambda screen: _show([found], screen),
+        ok=found.health == "running",
+        changed=changed,
+        exit_status=0 if found.health == "running" else ServingFailed.exit_status,
+    )
+
+
+def _row(one: Status) -> dict[str, Any]:
+    return {**one.server.public(), "health": one.health, "text": one.text, "pids": list(one.pids), "up_s": one.up_s}
+
+
+def _show(found: list[Status], screen: Console) -> None:
+    if not found:
+        screen.print("no server was ever started here")
+    for one in found:
+        style = _STYLE.get(one.health, "red")
+        screen.print(f"[bold]{one.name:<18}[/] [{style}]{one.health:<10}[/] ", end="")
+        screen.print(one.text, markup=False)
+        up = f"up {one.up_s:.0f} s, {len(one.pids)} processes, " if one.up_s is not None else ""
+        screen.print(
+            f"    {one.server.stack or one.server.engine}, {up}log {one.server.log}", style="dim", markup=False
+        )

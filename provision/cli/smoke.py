@@ -1,0 +1,56 @@
+"""`sgprov smoke`: test a running server, local or remote."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from provision import config
+from provision.cli import common, render
+from provision.cli.output import Shown
+from provision.cli.serve import find_one
+from provision.errors import ServingFailed
+from provision.report import Report, Severity
+from provision.serving import smoke as smoking
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--url", metavar="URL", help="Test this server instead of one of ours, such as http://10.0.0.5:30000.")
+@click.option("--model", metavar="NAME", help="Also see that it serves this model.")
+@click.option("--timeout", "timeout_s", type=float, default=smoking.TIMEOUT_S, show_default=True, metavar="SECONDS")
+@common.prefix
+@common.as_json
+def smoke(
+    name: str | None, url: str | None, model: str | None, timeout_s: float, prefix: str | None, *, as_json: bool
+) -> Shown:
+    """Test a running server: its models, a chat, a stream, and the same long prompt twice.
+
+    A key for it is taken from SGPROV_API_KEY. Exit 6 where it serves wrongly or not at all.
+    """
+    del as_json
+    key = config.secret("SGPROV_API_KEY")
+    if url:
+        asked = url
+        findings = smoking.run(url, api_key=key, timeout_s=timeout_s, expect_model=model)
+    else:
+        _, known = find_one(common.local_host(), config.load({"name": name, "prefix": prefix}))
+        asked = known.url
+        findings = smoking.run(
+            asked,
+            api_key=key,
+            timeout_s=timeout_s,
+            expect_model=model,
+            log=known.log,
+            engine=known.engine,
+            version=known.version,
+        )
+    ok = all(finding.severity is not Severity.ERROR for finding in findings)
+    report = Report(host=asked, command="smoke", findings=findings)
+    return Shown(
+        command="smoke",
+        data={"url": asked, "findings": msgspec.to_builtins(findings)},
+        text=lambda screen: render.show_report(report, screen),
+        ok=ok,
+        exit_status=0 if ok else ServingFailed.exit_status,
+    )
