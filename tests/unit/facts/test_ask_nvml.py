@@ -22,11 +22,35 @@ class NvmlError(Exception):
         return {3: "Not Supported", 9: "Driver Not Loaded", 15: "GPU is lost"}[self.value]
 
 
+WHOLE = {
+    "nvmlDeviceGetCount": 3,
+    "nvmlSystemGetDriverVersion": b"580.95.05",
+    "nvmlSystemGetCudaDriverVersion_v2": 13000,
+}
+INSTANCES = ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", "NVIDIA A100-SXM4-80GB MIG 1g.10gb")
+EACH: dict[str, tuple[Any, ...]] = {
+    "nvmlDeviceGetHandleByIndex": (0, 1, -15),
+    "nvmlDeviceGetName": (b"NVIDIA A100-SXM4-80GB", "NVIDIA GB10"),
+    "nvmlDeviceGetUUID": ("GPU-1", "GPU-2"),
+    "nvmlDeviceGetPciInfo": (
+        SimpleNamespace(busId=b"00000000:61:00.0", pciDeviceId=0x20B210DE),
+        SimpleNamespace(busId="0000000F:01:00.0", pciDeviceId=0x2E1210DE),
+    ),
+    "nvmlDeviceGetMemoryInfo": (SimpleNamespace(total=81920 * 2**20, used=2**20), -3),
+    "nvmlDeviceGetCudaComputeCapability": ((8, 0), (12, 1)),
+    "nvmlDeviceGetMigMode": ((1, 1), -3),
+    "nvmlDeviceGetEccMode": ((1, 1), -3),
+    "nvmlDeviceGetMaxMigDeviceCount": (7, -3),
+}
+
+
 class Library(ModuleType):
     """An A100 in four parts, a GB10 without memory of its own, and a GPU that is lost."""
 
     NVMLError = NvmlError
     NVML_ERROR_GPU_IS_LOST = 15
+    nvmlMemory_v2 = 2  # noqa: N815
+    second_memory = True
 
     def __init__(self, *, loaded: bool = True) -> None:
         super().__init__("pynvml")
@@ -39,39 +63,27 @@ class Library(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("nvml"):
             raise AttributeError(name)
-        answers: dict[str, list[Any]] = {
-            "nvmlDeviceGetName": [b"NVIDIA A100-SXM4-80GB", "NVIDIA GB10"],
-            "nvmlDeviceGetUUID": ["GPU-1", "GPU-2"],
-            "nvmlDeviceGetPciInfo": [
-                SimpleNamespace(busId=b"00000000:61:00.0", pciDeviceId=0x20B210DE),
-                SimpleNamespace(busId="0000000F:01:00.0", pciDeviceId=0x2E1210DE),
-            ],
-            "nvmlDeviceGetMemoryInfo": [SimpleNamespace(total=81920 * 2**20, used=2**20), None],
-            "nvmlDeviceGetCudaComputeCapability": [(8, 0), (12, 1)],
-            "nvmlDeviceGetMigMode": [(1, 1), None],
-            "nvmlDeviceGetEccMode": [(1, 1), None],
-            "nvmlDeviceGetMaxMigDeviceCount": [7, None],
-        }
 
-        def ask(*given: Any) -> Any:
-            if name in {"nvmlDeviceGetCount", "nvmlSystemGetDriverVersion", "nvmlSystemGetCudaDriverVersion_v2"}:
-                return {"t": 3, "n": b"580.95.05", "2": 13000}[name[-1]]
-            if name == "nvmlDeviceGetHandleByIndex":
-                if given[0] == 2:
-                    raise NvmlError(15)
-                return given[0]
-            if name == "nvmlDeviceGetMigDeviceHandleByIndex":
-                if given[1] > 1:
-                    raise NvmlError(3)
-                return f"NVIDIA A100-SXM4-80GB MIG {('3g.40gb', '1g.10gb')[given[1]]}"
-            if isinstance(given[0], str):
-                return given[0]
-            answer = answers[name][given[0]]
-            if answer is None:
+        def ask(*given: Any, version: int = 1) -> Any:
+            if version == self.nvmlMemory_v2 and not self.second_memory:
                 raise NvmlError(3)
+            answer = self.answer(name, *given)
+            if isinstance(answer, int) and answer < 0:
+                raise NvmlError(-answer)
             return answer
 
         return ask
+
+    @staticmethod
+    def answer(name: str, *given: Any) -> Any:
+        """What is asked of a GPU by its number, or of an instance by its name; below zero is an error."""
+        if not given:
+            return WHOLE[name]
+        if isinstance(given[0], str):
+            return given[0]
+        if name == "nvmlDeviceGetMigDeviceHandleByIndex":
+            return INSTANCES[given[1]] if given[1] < len(INSTANCES) else -3
+        return EACH[name][given[0]]
 
 
 def test_what_it_prints_is_what_is_parsed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,6 +97,16 @@ def test_what_it_prints_is_what_is_parsed(monkeypatch: pytest.MonkeyPatch, capsy
     assert a100.mig is not None and a100.mig.instances == ("3g.40gb", "1g.10gb")
     assert (gb10.memory_mib, gb10.mig, gb10.ecc, gb10.compute_capability) == (None, None, None, "12.1")
     assert ["GPU 2" in problem.text for problem in answer.problems] == [True]
+
+
+def test_a_driver_without_the_second_memory_call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library = Library()
+    library.second_memory = False
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    ask_nvml.main()
+    assert json.loads(capsys.readouterr().out)["gpus"][0]["memory_mib"] == 81920
 
 
 def test_a_driver_that_is_not_loaded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
