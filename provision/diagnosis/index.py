@@ -1,0 +1,64 @@
+"""Which signatures could fire on a line, told from its words alone."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from provision.diagnosis.signatures import Signature
+from provision.diagnosis.words import compile_pattern, required_words
+
+# Words of everyday lines: a pattern is looked up by one of these only where it has no other.
+_EVERYDAY = frozenset(
+    b"a an and are as at batch be but by config cuda device error failed file for from gpu has in info is it line load"
+    b" loading main memory model no not of on or out py python queue req rank running server set sglang size than that"
+    b" the this to token torch type use used using usage version warning was with you your".split()
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pattern:
+    """One compiled pattern of a signature, and the words without one set of which it cannot match."""
+
+    signature: Signature
+    regex: re.Pattern[str]
+    unless: re.Pattern[str] | None
+    words: tuple[frozenset[bytes], ...]
+
+    def search(self, text: str) -> re.Match[str] | None:
+        """Where it matches a cleaned line."""
+        match = self.regex.search(text)
+        return None if match is None or (self.unless and self.unless.search(text)) else match
+
+
+class Index:
+    """The patterns of signatures, found by the rarest of their words."""
+
+    def __init__(self, signatures: Iterable[Signature]) -> None:
+        patterns = [
+            Pattern(
+                signature=signature,
+                regex=compile_pattern(text),
+                unless=re.compile(signature.unless, re.IGNORECASE) if signature.unless else None,
+                words=required_words(text),
+            )
+            for signature in signatures
+            for text in signature.patterns
+        ]
+        usual = Counter(word for pattern in patterns for words in pattern.words for word in words)
+        self._by_word: dict[bytes, list[tuple[frozenset[bytes], Pattern]]] = defaultdict(list)
+        for pattern in patterns:
+            for words in pattern.words:
+                rarest = min(words, key=lambda word: (word in _EVERYDAY, usual[word] > 3, -len(word), word))  # noqa: PLR2004
+                self._by_word[rarest].append((words, pattern))
+        self._words = frozenset(self._by_word)
+
+    def candidates(self, key: bytes) -> list[Pattern]:
+        """The patterns all of whose words are in the key."""
+        words = set(key.split())
+        if self._words.isdisjoint(words):
+            return []
+        found = (p for word in sorted(self._words & words) for need, p in self._by_word[word] if need <= words)
+        return list(dict.fromkeys(found))

@@ -1,0 +1,180 @@
+"""Read a log once, in bounded memory, and say which failures it shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import BinaryIO
+
+from provision.diagnosis import versions
+from provision.diagnosis.clean import ANSI, clean
+from provision.diagnosis.index import Index, Pattern
+from provision.diagnosis.model import Diagnosis, Found, Line
+from provision.diagnosis.signatures import Signature, load
+from provision.diagnosis.stream import chunks, pieces
+from provision.diagnosis.words import keys_of
+from provision.secrets import mask
+
+_KEPT_LINES = 3
+_SHOWN = 400
+_AFTER_LINES = 40
+# What is remembered as saying nothing: at most this many kinds of line, none longer than this.
+_MOST_KINDS = 20_000
+_LONGEST_KIND = 600
+# A kind of line that was looked at this often in vain is not looked at again.
+_PATIENCE = 200
+
+
+def diagnose(
+    stream: BinaryIO | Iterable[bytes],
+    *,
+    pins: Mapping[str, str] | None = None,
+    explain: bool = False,
+    signatures: Iterable[Signature] | None = None,
+) -> Diagnosis:
+    """What the log in `stream` shows, the likeliest cause first.
+
+    `pins` are the versions of the release it should have run with, by package. With `explain` the harmless lines
+    that look alarming are listed too.
+    """
+    index, last = _indexes() if signatures is None else _indexes_of(tuple(signatures))
+    reader = _Reader(index, last, explain=explain)
+    for chunk in chunks(stream):
+        reader.read(chunk)
+    return reader.diagnosis(pins or {})
+
+
+def diagnose_text(text: str, *, pins: Mapping[str, str] | None = None, explain: bool = False) -> Diagnosis:
+    """`diagnose` for what is already at hand: the end of a failed command's output."""
+    return diagnose([text.encode("utf-8", "surrogateescape")], pins=pins, explain=explain)
+
+
+@lru_cache(maxsize=1)
+def _indexes() -> tuple[Index, Index]:
+    return _indexes_of((*load(), *versions.SIGNATURES))
+
+
+def _indexes_of(signatures: tuple[Signature, ...]) -> tuple[Index, Index]:
+    """One for every line, and one for the last line alone."""
+    return Index(row for row in signatures if not row.last), Index(row for row in signatures if row.last)
+
+
+class _Reader:
+    def __init__(self, index: Index, last: Index, *, explain: bool) -> None:
+        self._index = index
+        self._last = last
+        self._explain = explain
+        self._dull: set[bytes] = set()
+        self._in_vain: dict[bytes, int] = {}
+        self._found: dict[str, tuple[Signature, list[Line]]] = {}
+        self._versions = versions.Versions()
+        self._before: list[bytes] = []
+        self._lines = 0
+        self._bytes = 0
+        self._continued = False
+
+    def read(self, chunk: bytes) -> None:
+        """Take in whole lines; only a line longer than a chunk comes in several."""
+        self._bytes += len(chunk)
+        text = _plain(chunk)
+        keys = keys_of(text)
+        fresh = set(keys) - self._dull
+        hot = {key: found for key in fresh if (found := self._candidates(key))}
+        if len(self._dull) > _MOST_KINDS:
+            self._dull.clear()
+            self._in_vain.clear()
+        self._dull.update(key for key in fresh if key not in hot and len(key) < _LONGEST_KIND)
+        lines = text.split(b"\n")
+        for at, key in enumerate(keys) if hot else ():
+            if key in hot and key not in self._dull:
+                self._look(lines, at, key, hot[key])
+        self._before = (self._before + lines[-_AFTER_LINES - 1 :])[-_AFTER_LINES:]
+        self._lines += len(lines) - 1
+        self._continued = bool(lines[-1])
+
+    def diagnosis(self, pins: Mapping[str, str]) -> Diagnosis:
+        self._look_at_end()
+        found = [Found(signature, tuple(lines)) for signature, lines in self._found.values()]
+        failures = [item for item in found if not item.signature.harmless]
+        failures += self._versions.mismatches(pins)
+        return Diagnosis(
+            findings=tuple(sorted(failures, key=lambda item: item.rank)),
+            harmless=tuple(item for item in found if item.signature.harmless),
+            versions=self._versions.seen,
+            lines_read=self._lines + self._continued,
+            bytes_read=self._bytes,
+        )
+
+    def _candidates(self, key: bytes) -> list[Pattern]:
+        found = self._index.candidates(key)
+        wanted = any(self._explain or not pattern.signature.harmless for pattern in found)
+        return found if wanted else []
+
+    def _look(self, lines: list[bytes], at: int, key: bytes, candidates: list[Pattern]) -> None:
+        number = self._lines + at + 1
+        fired = False
+        for piece in pieces(lines[at], continued=self._continued and at == 0):
+            text = clean(piece)
+            harmless = [p for p in candidates if p.signature.harmless and p.search(text)]
+            for pattern in harmless or candidates:
+                match = pattern.search(text)
+                if match is None or not self._in_place(pattern.signature, lines, at):
+                    continue
+                fired = True
+                self._keep(pattern.signature, number, text, match)
+        if not fired:
+            self._in_vain[key] = self._in_vain.get(key, 0) + 1
+        if self._in_vain.get(key, 0) > _PATIENCE or all(self._is_full(p.signature) for p in candidates):
+            self._dull.add(key)
+
+    def _look_at_end(self) -> None:
+        """Say where the log ends, for what is only of interest if nothing comes after."""
+        if line := next((line for line in reversed(self._before) if line.strip()), b""):
+            text = clean(line)
+            for pattern in self._last.candidates(keys_of(line)[0]):
+                if match := pattern.search(text):
+                    self._keep(pattern.signature, self._lines + self._continued, text, match)
+
+    def _in_place(self, signature: Signature, lines: list[bytes], at: int) -> bool:
+        if signature.after is None:
+            return True
+        earlier = [*self._before, *lines[max(0, at - _AFTER_LINES) : at]][-_AFTER_LINES:]
+        context = "\n".join(clean(line) for line in earlier)
+        return re.search(signature.after, context, re.IGNORECASE) is not None
+
+    def _keep(self, signature: Signature, number: int, text: str, match: re.Match[str]) -> None:
+        if versions.names_version(signature):
+            self._versions.add(number, text)
+            return
+        if signature.harmless and not self._explain:
+            return
+        lines = self._found.setdefault(signature.id, (signature, []))[1]
+        if len(lines) < _KEPT_LINES and (not lines or lines[-1].number != number):
+            lines.append(Line(number, _shown(text, match)))
+
+    def _is_full(self, signature: Signature) -> bool:
+        if versions.names_version(signature):
+            return self._versions.is_full
+        if signature.harmless and not self._explain:
+            return True
+        return signature.id in self._found and len(self._found[signature.id][1]) >= _KEPT_LINES
+
+
+def _plain(chunk: bytes) -> bytes:
+    """Without colours and NULs (UTF-16), and with the line ends inside a quoted message as spaces."""
+    if b"\x1b" in chunk or b"#x1B" in chunk:
+        chunk = ANSI.sub(b"", chunk)
+    if b"\0" in chunk:
+        chunk = chunk.replace(b"\0", b"")
+    if b"\\n" in chunk:
+        chunk = chunk.replace(b"\\n", b"  ")
+    return chunk
+
+
+def _shown(text: str, match: re.Match[str]) -> str:
+    """The part of a line around what matched; masked before it is cut, so that no half of a secret is left."""
+    before, found = mask(text[: match.start()]), mask(text)
+    start = max(0, len(before) - _SHOWN // 4)
+    end = start + _SHOWN
+    return ("…" if start else "") + found[start:end] + ("…" if end < len(found) else "")
