@@ -1,0 +1,194 @@
+"""Models fetched by the real huggingface_hub from a hub of our own on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from provision.environments import installer
+from provision.errors import CheckFailed, StepFailed
+from provision.host.local import LocalHost
+from provision.steps.base import Progress
+from provision.steps.model import HubModel
+
+pytestmark = pytest.mark.network
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_" + "t" * 20
+
+
+def weights(size: int) -> bytes:
+    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}})
+    return len(header).to_bytes(8, "little") + header.encode() + bytes(size)
+
+
+FILES = {
+    "config.json": b'{"architectures": ["LlamaForCausalLM"]}',
+    "tokenizer.json": b"{}",
+    "model.safetensors": weights(3_000_000),
+    "pytorch_model.bin": b"the same again",
+}
+
+
+@dataclass
+class Hub:
+    """The endpoints of a hub that a download asks: information on a model, and its files."""
+
+    url: str = ""
+    seen: list[str] = field(default_factory=list)
+    tokens: set[str] = field(default_factory=set)
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        path = handler.path.split("?")[0].replace("%2F", "/")
+        self.seen.append(f"{handler.command} {path}")
+        token = (handler.headers.get("Authorization") or "").removeprefix("Bearer ")
+        self.tokens.add(token)
+        parts = path.strip("/").split("/")
+        model = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
+        if model == "org/gated" and token != TOKEN:
+            send(handler, 403 if token else 401, b"{}", {"X-Error-Code": "GatedRepo"})
+        elif model not in {"org/open", "org/gated", "org/large"}:
+            send(handler, 404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        elif "nowhere" in parts:
+            send(handler, 404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        elif "tree" in parts:
+            entries = [{"type": "file", "path": name, "size": len(FILES[name]), "oid": "0" * 40} for name in FILES]
+            send(handler, 200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
+        elif parts[0] == "api":
+            send(handler, 200, self.information(model), {"Content-Type": "application/json"})
+        else:
+            content = FILES[parts[-1]]
+            digest = hashlib.sha256(content).hexdigest()
+            send(handler, 200, content, {"ETag": f'"{digest}"', "X-Repo-Commit": COMMIT})
+
+    def information(self, model: str) -> bytes:
+        scale = 10**9 if model == "org/large" else 1
+        siblings = [{"rfilename": name, "size": len(content) * scale} for name, content in FILES.items()]
+        return json.dumps({"_id": "1", "id": model, "modelId": model, "sha": COMMIT, "siblings": siblings}).encode()
+
+
+def send(handler: BaseHTTPRequestHandler, status: int, content: bytes, headers: dict[str, str]) -> None:
+    handler.send_response(status)
+    for name, value in {"Content-Length": str(len(content)), **headers}.items():
+        handler.send_header(name, value)
+    handler.end_headers()
+    if handler.command == "GET":
+        handler.wfile.write(content)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    state = Hub()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.answer(self)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+# The oldest and the newest that our locks hold: 1.x speaks httpx where 0.x speaks requests.
+@pytest.fixture(scope="module", params=["huggingface-hub==0.25.2", "huggingface-hub==0.36.0", "huggingface-hub>=1.33"])
+def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = str(tmp_path_factory.mktemp("hub"))
+    host = LocalHost(os.environ)
+    host.run([installer.program(), "venv", "-q", "--python", sys.executable, folder])
+    host.run([installer.program(), "pip", "install", "-q", "--python", f"{folder}/bin/python", request.param])
+    return f"{folder}/bin/python"
+
+
+class Box:
+    def __init__(self, folder: Path, python: str, hub: Hub) -> None:
+        self.variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "HF_ENDPOINT": hub.url}
+        self.host = LocalHost(self.variables)
+        self.folder, self.python = folder, python
+
+    def step(self, model: str, revision: str = "main") -> HubModel:
+        return HubModel(
+            model=model,
+            python=self.python,
+            models=str(self.folder / "models"),
+            huggingface=str(self.folder / "hf"),
+            revision=revision,
+        )
+
+    def failure(self, step: HubModel, host: LocalHost | None = None) -> StepFailed:
+        assert not step.satisfied(self.host)
+        with pytest.raises(StepFailed) as caught:
+            step.apply(host or self.host, lambda _: None)
+        return caught.value
+
+
+@pytest.fixture
+def box(tmp_path: Path, python: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Box:
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return Box(tmp_path, python, hub)
+
+
+def test_fetched_once_and_then_found_without_the_hub(box: Box, hub: Hub) -> None:
+    step, told = box.step("org/open"), list[Progress]()
+    assert not step.satisfied(box.host)
+    note = step.apply(box.host, told.append)
+    assert note.startswith("`org/open` in `") and "fetching `org/open`: 3 files" in told[0].text
+    assert not any("pytorch_model.bin" in line for line in hub.seen), "the same weights in another format"
+    hub.seen.clear()
+    assert step.satisfied(LocalHost({})) and hub.seen == []
+    path = step.path(box.host)
+    assert path and path.endswith(COMMIT)
+
+
+def test_one_that_was_cut_short_is_fetched_again(box: Box) -> None:
+    step = box.step("org/open")
+    step.apply(box.host, lambda _: None)
+    blob = Path(step.path(box.host) or "", "model.safetensors").resolve()
+    blob.unlink()
+    assert not step.satisfied(box.host)
+    step.apply(box.host, lambda _: None)
+    assert step.satisfied(box.host)
+
+
+def test_gated_without_and_with_a_token(box: Box, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = box.failure(box.step("org/gated"))
+    assert str(error).startswith("`org/gated` is gated") and "https://huggingface.co/org/gated" in (error.hint or "")
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert "is gated" in str(box.failure(box.step("org/gated")))
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    box.step("org/gated").apply(box.host, lambda _: None)
+    assert TOKEN in hub.tokens
+
+
+def test_what_is_not_there(box: Box) -> None:
+    assert "the hub has no model `org/nothing`" in str(box.failure(box.step("org/nothing")))
+    assert "no revision `nowhere`" in str(box.failure(box.step("org/open", revision="nowhere")))
+
+
+def test_a_hub_out_of_reach(box: Box) -> None:
+    host = LocalHost({**box.variables, "HF_ENDPOINT": "http://127.0.0.1:9"})
+    error = box.failure(box.step("org/open"), host)
+    assert "the hub is out of reach" in str(error) and "HF_ENDPOINT" in (error.hint or "")
+    offline = LocalHost({**box.variables, "HF_HUB_OFFLINE": "1"})
+    assert "HF_HUB_OFFLINE" in str(box.failure(box.step("org/open"), offline))
+
+
+def test_too_large_is_refused_before_anything_is_fetched(box: Box, hub: Hub) -> None:
+    with pytest.raises(CheckFailed, match=r"needs 3000\d+\.\d GB more"):
+        box.step("org/large").apply(box.host, lambda _: None)
+    assert not any("resolve" in line for line in hub.seen)
