@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from provision.errors import CommandFailed
-from provision.host import DiskSpace, Listener, Outcome, PathInfo, Process
+from provision.host import DiskSpace, Listener, Outcome, PathInfo, Process, Reach
 
 GIB = 1 << 30
 
@@ -29,6 +29,7 @@ class FakeHost:
         self.answers = dict(answers or {})
         self.disks: dict[str, int] = {"/": 1000 * GIB}
         self.variables: dict[str, str] = {}
+        self.reached: dict[str, Reach] = {}
         self.paths: dict[str, PathInfo] = {}
         self.ears: list[Listener] = []
         self.running: list[Process] = []
@@ -81,6 +82,9 @@ class FakeHost:
 
     def variable(self, name: str) -> str | None:
         return self.variables.get(name)
+
+    def reach(self, host: str, port: int, *, timeout_s: float) -> Reach | None:
+        return self.reached.get(f"{host}:{port}")
 
     def run(
         self,

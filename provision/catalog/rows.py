@@ -72,7 +72,7 @@ class Target(Row, frozen=True, kw_only=True):
     prefer: Literal["stack", "image"] = "stack"
     python: str | None = None
     rank: int | None = None
-    rank_needs: tuple[Literal["runpod", "slurm"], ...] = ()
+    rank_needs: tuple[Literal["runpod"], ...] = ()
     layout: Layout = Layout()
     serve: Serve = Serve()
     assume: dict[str, str] = {}

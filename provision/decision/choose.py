@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace as replaced
@@ -59,6 +60,8 @@ def decide(question: Question) -> Decision:
         # A machine with GPUs is never quietly made a CPU server.
         if fit.chosen and (wishes.target or target.compute_capabilities or not facts.gpus):
             return _decision(fit, question, passed_over=fits)
+        if fit.chosen:
+            fit = replace(fit, chosen=None, objections=("this host has GPUs: it is made a CPU server by name only",))
         fits.append(fit)
     raise _refusal(fits, wishes, facts)
 
@@ -137,7 +140,7 @@ def _target_objections(target: Target, facts: Facts, gpus: Sequence[Gpu]) -> tup
         return ()
     if problems := _gpu_problems(facts):
         return tuple(f"what GPUs there are cannot be told: {problem.text}" for problem in problems)
-    wanted = " or ".join(target.compute_capabilities)
+    wanted = _capabilities(target)
     if not gpus:
         return (f"needs a GPU of compute capability {wanted}, none is here",)
     found = []
@@ -146,18 +149,29 @@ def _target_objections(target: Target, facts: Facts, gpus: Sequence[Gpu]) -> tup
             found.append(f"the compute capability of GPU {gpu.index} ({gpu.name}) is not known")
         elif gpu.compute_capability not in target.compute_capabilities:
             found.append(f"GPU {gpu.index} ({gpu.name}) is {gpu.compute_capability}, it is for {wanted}")
-        elif target.gpu_names and not any(name in gpu.name for name in target.gpu_names):
+        elif target.gpu_names and not _is_called(gpu, target.gpu_names):
             found.append(f"GPU {gpu.index} is a {gpu.name}, it is for {' or '.join(target.gpu_names)}")
     if len(gpus) < target.minimum_gpus:
         found.append(f"needs {target.minimum_gpus} GPUs, {len(gpus)} here")
     return tuple(found)
 
 
+def _capabilities(target: Target) -> str:
+    few = 3
+    every = target.compute_capabilities
+    return " or ".join(every) if len(every) <= few else f"{every[0]} to {every[-1]}"
+
+
+def _is_called(gpu: Gpu, names: Sequence[str]) -> bool:
+    """Whether a name stands in the GPU's as a word: a `GH200` is no `H200`."""
+    return any(re.search(rf"\b{re.escape(name)}\b", gpu.name) for name in names)
+
+
 def _surroundings_objections(target: Target, facts: Facts) -> tuple[str, ...]:
     """What keeps a target from being chosen unasked; whoever names it gets it, wherever it is."""
-    there = {"runpod": facts.surroundings.runpod, "slurm": facts.slurm is not None}
-    names = {"runpod": "RunPod pods, and this is not one", "slurm": "Slurm nodes, and Slurm is not here"}
-    return tuple(f"is for {names[need]}" for need in target.rank_needs if not there[need])
+    if "runpod" in target.rank_needs and not facts.surroundings.runpod:
+        return ("is for RunPod pods, and this is not one",)
+    return ()
 
 
 def _python(target: Target, wishes: Options, facts: Facts) -> tuple[str | None, str | None]:

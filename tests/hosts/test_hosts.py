@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from provision import bootstrap
+from provision.config import Options
+from provision.errors import ProvisionError
 from provision.facts import describe, gather, to_json
 from provision.host.folder import FolderHost
 from provision.host.recording import RecordingHost
@@ -69,3 +72,20 @@ def differences(expected: Any, found: Any, path: str = "facts") -> Iterator[str]
             yield from differences(one, other, f"{path}[{index}]")
     elif expected != found:
         yield f"{path} is {found!r}, not {expected!r}"
+
+
+def test_decision(machine: Path) -> None:
+    """What bootstrap would make of it, without a target being named."""
+    expected = yaml.safe_load((machine / "expect.yml").read_text())["decision"]
+    try:
+        decision = bootstrap.make_plan(FolderHost(machine), Options(model="/models/x")).decision
+        found: dict[str, Any] = {"target": decision.target.name}
+        if decision.stack:
+            found |= {"stack": decision.stack.name, "python": decision.python}
+        elif decision.image:
+            found |= {"image": decision.image.name}
+        if decision.findings:
+            found["findings"] = [finding.check for finding in decision.findings]
+    except ProvisionError as error:
+        found = {"error": error.code}
+    assert found == expected

@@ -66,7 +66,7 @@ def test_every_target_is_tested_above() -> None:
         ({"gpu": "A40", "driver": "550.90.07"}, "a40"),
         ({"gpu": "A100-SXM4-80GB", "driver": "535.104.05", "count": "8"}, "a100"),
         ({"gpu": "H200", "driver": "580.65.06"}, "h200"),
-        ({"gpu": "H100 80GB HBM3", "driver": "580.65.06", "count": "8", "slurm": "yes"}, "slurm-efa"),
+        ({"gpu": "H100 80GB HBM3", "driver": "580.65.06", "count": "8", "slurm": "yes"}, "h100"),
         ({"gpu": "H100 80GB HBM3", "driver": "580.65.06", "count": "8"}, "h100"),
         ({"gpu": "GeForce RTX 5090", "driver": "580.65.06", "python": "3.12"}, "nvidia"),
         ({"gpu": "none"}, "cpu"),
