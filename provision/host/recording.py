@@ -30,7 +30,7 @@ from provision.host.view import QUERY_TIMEOUT_S, DiskSpace, HostView, Listener, 
 T = TypeVar("T")
 
 # Where a machine and its users are named; read when a capture is written, and never written themselves.
-_NAMED_IN = ("/etc/hostname", "/proc/sys/kernel/hostname")
+_NAMED_IN = "/etc/hostname"
 _NAMING_VARIABLES = ("USER", "LOGNAME", "HOSTNAME")
 # Their values identify; that they are set is what matters.
 _MASKED_VARIABLES = ("RUNPOD_POD_ID", "KUBERNETES_SERVICE_HOST", "SLURM_JOB_ID")
@@ -119,9 +119,8 @@ class RecordingHost:
 
     def _names(self) -> set[str]:
         """The words that name this machine and those who use it."""
-        texts = [self._view.read(path) for path in _NAMED_IN] + [
-            self._view.variable(name) for name in _NAMING_VARIABLES
-        ]
+        texts = [self._view.read(_NAMED_IN), self._view.query(["uname", "-n"]).out]
+        texts += [self._view.variable(name) for name in _NAMING_VARIABLES]
         named = {text.strip() for text in texts if text}
         users = {one.user for one in self._listeners if one.user} | {one.user for one in self._processes}
         home = (self._view.variable("HOME") or "").rstrip("/").rpartition("/")[2]
