@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from provision.errors import ProvisionError, StepFailed
+from provision.errors import CommandFailed, ProvisionError, StepFailed
 from provision.host import Host
 from provision.plan import Plan
-from provision.report import Report, Status, StepResult
+from provision.report import Finding, Report, Status, StepResult
 from provision.steps import Applied, Progress, Step
 
 
@@ -56,7 +56,7 @@ def apply(plan: Plan, host: Host, *, dry_run: bool = False, watcher: Watcher | N
                 status, applied = _carry_out(step, plan, host, dry_run=dry_run, watcher=watcher)
             except ProvisionError as problem:
                 status, failure, error = Status.FAILED, problem, problem
-                findings += problem.findings
+                findings += problem.findings or _known_causes(problem)
         result = StepResult(
             step=step.id,
             status=status,
@@ -93,6 +93,15 @@ def _carry_out(step: Step, plan: Plan, host: Host, *, dry_run: bool, watcher: Wa
         Status.CHECKED if step.looks_only else Status.DONE,
         Applied(note=applied) if isinstance(applied, str) else applied,
     )
+
+
+def _known_causes(problem: ProvisionError) -> tuple[Finding, ...]:
+    """What the output of a command that went wrong is known to mean."""
+    if not isinstance(problem, CommandFailed):
+        return ()
+    from provision.diagnosis.matcher import diagnose_text  # noqa: PLC0415  # a second of patterns
+
+    return diagnose_text(str(problem)).to_findings()
 
 
 def _status_of(failure: ProvisionError | None) -> int | None:

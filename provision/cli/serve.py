@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from provision import bootstrap, config
-from provision.cli import common, progress, render
+from provision.cli import common, progress, render, telemetry
 from provision.cli.bootstrap import report_data
 from provision.cli.output import Shown
 from provision.cli.places import prefixes
@@ -135,10 +135,14 @@ def show_status(name: str | None, prefix: str | None, *, as_json: bool) -> Shown
 @common.prefix
 @click.option("--follow", "-f", is_flag=True, help="Go on as it grows.")
 @click.option("--lines", "-n", default=50, show_default=True, metavar="N", help="How many lines, from the end.")
-def logs(name: str | None, prefix: str | None, *, follow: bool, lines: int) -> int:
-    """Show a server's log, with secrets masked."""
+@click.option("--explain", is_flag=True, help="Say what the lines mean: requests, queue, cache and throughput.")
+def logs(name: str | None, prefix: str | None, *, follow: bool, lines: int, explain: bool) -> int:
+    """Show a server's log, with secrets masked; or what it says of the server's work (--explain)."""
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
     _, known = find_one(host, wishes)
+    if explain:
+        telemetry.show(log.Tail(known.log).remaining(), log.follow(known.log) if follow else ())
+        return 0
     for line in log.last_lines(known.log, lines):
         render.print_line(mask(line))
     if follow:

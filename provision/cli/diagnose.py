@@ -1,0 +1,93 @@
+"""`sgprov diagnose`: the root cause in a log."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from provision.catalog.load import Catalog
+from provision.catalog.shipped import folder
+from provision.cli import common
+from provision.cli.output import Shown
+from provision.errors import UsageError
+from provision.locks.lockfile import available
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from provision.diagnosis.model import Diagnosis, Found
+
+_SIGNS = {"error": ("✗", "red"), "warning": ("!", "yellow"), "info": ("·", "cyan")}
+
+
+@click.command()
+@click.argument("file", metavar="[FILE|-]", required=False)
+@click.option("--stack", metavar="NAME", help="Compare the versions in the log with this stack's pins.")
+@click.option("--explain", is_flag=True, help="Also say what alarming but harmless lines mean.")
+@common.as_json
+def diagnose(file: str | None, stack: str | None, *, explain: bool, as_json: bool) -> Shown:
+    """Find the root cause in a log: of an engine, an installer, a container, Slurm or a driver.
+
+    Reads FILE, or standard input, in one pass. The likeliest cause comes first; lines that only repeat that something
+    failed come last. Exit 0 whatever the log says.
+    """
+    from provision.diagnosis.matcher import diagnose as match  # noqa: PLC0415  # a second of patterns
+
+    pins = _pins(stack) if stack else None
+    with _opened(file) as stream:
+        found = match(stream, pins=pins, explain=explain or as_json)
+    return Shown(
+        command="diagnose",
+        data={"category": found.category, **found.to_builtins()},
+        text=lambda screen: _show(found, screen),
+        ok=not found.findings,
+    )
+
+
+@contextmanager
+def _opened(file: str | None) -> Iterator[BinaryIO]:
+    if file in {None, "-"}:
+        if file is None and sys.stdin.isatty():
+            raise UsageError("no log was named", hint="`sgprov diagnose FILE`, or `… | sgprov diagnose -`")
+        yield sys.stdin.buffer
+        return
+    path = Path(file or "").expanduser()
+    try:
+        with path.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be read: {error.strerror}") from error
+
+
+def _pins(stack: str) -> dict[str, str]:
+    row = Catalog().stack(stack)
+    locks = available(folder("lockfiles"), row.name)
+    return {pin.name: pin.version for pin in locks[-1].requirements} if locks else {}
+
+
+def _show(found: Diagnosis, screen: Console) -> None:
+    if not found.findings:
+        screen.print(f"nothing known to be wrong in {found.lines_read} lines")
+    for one in found.findings:
+        _show_one(one, screen)
+    if found.harmless:
+        screen.print("[bold]harmless[/]")
+        for one in found.harmless:
+            screen.print(f"  · {one.signature.cause}", markup=False)
+            screen.print(f"      {one.lines[0].number}: {one.lines[0].text}", markup=False, style="dim")
+
+
+def _show_one(one: Found, screen: Console) -> None:
+    row = one.signature
+    sign, style = _SIGNS.get(row.severity, ("·", "cyan"))
+    screen.print(f"[{style}]{sign}[/] [bold]{row.id}[/] ({row.category}, confidence {row.confidence})")
+    screen.print(f"  {row.cause}", markup=False)
+    for line in one.lines[:3]:
+        screen.print(f"    {line.number}: {line.text}", markup=False, style="dim")
+    for fix in row.remedy:
+        screen.print(f"  → {fix}", markup=False, style="cyan")
