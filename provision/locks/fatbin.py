@@ -33,7 +33,7 @@ _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 _NOBITS = 8
 _MOST_SECTIONS = 100_000
 _MOST_NAME_BYTES = 16 << 20
-_CHUNK = 4096
+_CHUNK = 16 << 10
 
 # PTX ISA -> the first CUDA toolkit with it, where the rule "8.x is 12.x, 9.x is 13.x" does not hold.
 # Release history: https://docs.nvidia.com/cuda/parallel-thread-execution/#release-notes
@@ -76,12 +76,44 @@ def read(path: Path) -> Counter[frozenset[Code]]:
 
 
 def scan(stream: IO[bytes], *, name: str) -> Counter[frozenset[Code]]:
-    """The same for an open file. Seeks forward except for one step back, so that a zip's member will do."""
+    """The same for an open file, which may be a member of a zip."""
+    file = _File(stream, name)
     found: Counter[frozenset[Code]] = Counter()
-    for start, size in _sections(stream, name):
-        for codes in _fat_binaries(stream, start, start + size, name):
+    for start, size in _sections(file):
+        for codes in _fat_binaries(file, start, start + size):
             found[codes] += 1
     return found
+
+
+class _File:
+    """A file read in small pieces, the last of which is kept: going back in a zip is starting again."""
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream = stream
+        self._name = name
+        self._start = 0
+        self._kept = b""
+
+    def at(self, position: int, size: int) -> bytes:
+        """Raises `UsageError` where the file ends before."""
+        if position > 1 << 62:
+            raise self.damaged(f"it points to {position:#x}")
+        here = self._start + len(self._kept)
+        if not self._start <= position <= here:
+            self._start = max(position - _CHUNK, here if position > here else 0)
+            self._stream.seek(self._start)
+            self._kept, here = b"", self._start
+        if here < position + size:
+            self._kept += self._stream.read(max(position + size - here, _CHUNK))
+        data = self._kept[position - self._start :][:size]
+        if len(data) < size:
+            raise self.damaged(f"it ends before {position + size:#x}")
+        if (old := position - self._start - _CHUNK) > 0:
+            self._start, self._kept = self._start + old, self._kept[old:]
+        return data
+
+    def damaged(self, why: str) -> UsageError:
+        return UsageError(f"`{self._name}` is damaged, or of a kind not known here: {why}")
 
 
 def is_elf(stream: IO[bytes]) -> bool:
@@ -91,26 +123,26 @@ def is_elf(stream: IO[bytes]) -> bool:
     return magic == b"\x7fELF"
 
 
-def _sections(stream: IO[bytes], name: str) -> list[tuple[int, int]]:
+def _sections(file: _File) -> list[tuple[int, int]]:
     """Where the sections with fat binaries begin, and how long they are."""
-    header = stream.read(_ELF_HEADER.size)
-    if len(header) < _ELF_HEADER.size or header[:6] != b"\x7fELF\x02\x01":
-        raise UsageError(f"`{name}` is not a 64-bit little-endian ELF file")
+    header = file.at(0, _ELF_HEADER.size)
+    if header[:6] != b"\x7fELF\x02\x01":
+        raise file.damaged("it is not a 64-bit little-endian ELF file")
     _, _, _, _, _, _, offset, _, _, _, _, entry_size, count, names_at = _ELF_HEADER.unpack(header)
     if not offset:
         return []
     if entry_size != _SECTION_HEADER.size:
-        raise _damaged(name, f"its section headers are of {entry_size} bytes")
+        raise file.damaged(f"its section headers are of {entry_size} bytes")
     if not count:  # more than 65279 of them: the first one's size says how many
-        count = _section_headers(stream, offset, 1, name)[0][5]
+        count = _section_headers(file, offset, 1)[0][5]
     if not 0 < count <= _MOST_SECTIONS:
-        raise _damaged(name, f"it claims {count} sections")
-    headers = _section_headers(stream, offset, count, name)
+        raise file.damaged(f"it claims {count} sections")
+    headers = _section_headers(file, offset, count)
     if names_at == 0xFFFF:  # noqa: PLR2004  SHN_XINDEX
         names_at = headers[0][6]
     if names_at >= count:
-        raise _damaged(name, "it has no section names")
-    names = _at(stream, headers[names_at][4], min(headers[names_at][5], _MOST_NAME_BYTES), name)
+        raise file.damaged("it has no section names")
+    names = file.at(headers[names_at][4], min(headers[names_at][5], _MOST_NAME_BYTES))
     return sorted(
         {
             (section[4], section[5])
@@ -120,26 +152,26 @@ def _sections(stream: IO[bytes], name: str) -> list[tuple[int, int]]:
     )
 
 
-def _section_headers(stream: IO[bytes], offset: int, count: int, name: str) -> list[tuple[int, ...]]:
-    return list(_SECTION_HEADER.iter_unpack(_at(stream, offset, count * _SECTION_HEADER.size, name)))
+def _section_headers(file: _File, offset: int, count: int) -> list[tuple[int, ...]]:
+    return list(_SECTION_HEADER.iter_unpack(file.at(offset, count * _SECTION_HEADER.size)))
 
 
-def _fat_binaries(stream: IO[bytes], position: int, end: int, name: str) -> Iterator[frozenset[Code]]:
+def _fat_binaries(file: _File, position: int, end: int) -> Iterator[frozenset[Code]]:
     """The code of each fat binary in a section."""
-    while (position := _next(stream, position, end, name)) + _HEADER.size <= end:
-        magic, version, header_size, size = _HEADER.unpack(_at(stream, position, _HEADER.size, name))
+    while (position := _next(file, position, end)) + _HEADER.size <= end:
+        magic, version, header_size, size = _HEADER.unpack(file.at(position, _HEADER.size))
         if magic != _MAGIC or version != _VERSION or header_size < _HEADER.size:
-            raise _damaged(name, f"there is no fat binary at {position:#x}")
+            raise file.damaged(f"there is no fat binary at {position:#x}")
         first, position = position + header_size, position + header_size + size
         if position > end:
-            raise _damaged(name, f"the fat binary at {first - header_size:#x} is longer than its section")
-        yield frozenset(_entries(stream, first, position, name))
+            raise file.damaged(f"the fat binary at {first - header_size:#x} is longer than its section")
+        yield frozenset(_entries(file, first, position))
 
 
-def _next(stream: IO[bytes], position: int, end: int, name: str) -> int:
+def _next(file: _File, position: int, end: int) -> int:
     """Where the next fat binary begins after the padding."""
     while position < end:
-        chunk = _at(stream, position, min(_CHUNK, end - position), name)
+        chunk = file.at(position, min(_CHUNK, end - position))
         padding = len(chunk) - len(chunk.lstrip(b"\0"))
         position += padding
         if padding < len(chunk):
@@ -147,13 +179,11 @@ def _next(stream: IO[bytes], position: int, end: int, name: str) -> int:
     return end
 
 
-def _entries(stream: IO[bytes], position: int, end: int, name: str) -> Iterator[Code]:
+def _entries(file: _File, position: int, end: int) -> Iterator[Code]:
     while position + _ENTRY.size <= end:
-        kind, _, header_size, size, _, _, minor, major, sm, _, _, flags = _ENTRY.unpack(
-            _at(stream, position, _ENTRY.size, name)
-        )
+        kind, _, header_size, size, _, _, minor, major, sm, _, _, flags = _ENTRY.unpack(file.at(position, _ENTRY.size))
         if header_size < _ENTRY.size or position + header_size + size > end:
-            raise _damaged(name, f"the entry at {position:#x} does not fit into its fat binary")
+            raise file.damaged(f"the entry at {position:#x} does not fit into its fat binary")
         position += header_size + size
         if kind in _KINDS:
             isa = (major, minor) if _KINDS[kind] == "ptx" else None
@@ -164,17 +194,3 @@ def _suffix(flags: int) -> Literal["", "a", "f"]:
     if flags & _ARCHITECTURE_SPECIFIC:
         return "a"
     return "f" if flags & _FAMILY_SPECIFIC else ""
-
-
-def _at(stream: IO[bytes], position: int, size: int, name: str) -> bytes:
-    if position > 1 << 62:
-        raise _damaged(name, f"it points to {position:#x}")
-    stream.seek(position)
-    data = stream.read(size)
-    if len(data) < size:
-        raise _damaged(name, f"it ends before {position + size:#x}")
-    return data
-
-
-def _damaged(name: str, why: str) -> UsageError:
-    return UsageError(f"`{name}` is damaged, or of a kind not known here: {why}")

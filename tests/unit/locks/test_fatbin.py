@@ -149,7 +149,7 @@ def test_sections_without_content_in_the_file_are_not_read() -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "is not a 64-bit"),
+        (b"", "it ends before 0x40"),
         (b"MZ" + bytes(100), "is not a 64-bit"),
         (b"\x7fELF\x01\x01" + bytes(100), "is not a 64-bit"),
         (shared_object({b".nv_fatbin": b"garbage" * 9}), "no fat binary at 0x"),
@@ -181,6 +181,24 @@ def test_a_file_is_read_like_a_member_of_a_wheel(tmp_path: Path) -> None:
         "12.9",
     )
     assert read(tmp_path / "ops.so") == scanned(content)
+
+
+class Counted(io.BytesIO):
+    """A file that counts how often it was read from further back than where it stood."""
+
+    back = 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.back += offset < self.tell()
+        return super().seek(offset, whence)
+
+
+def test_a_large_library_is_read_forward() -> None:
+    large = fat_binary(entry(2, 80, payload=bytes(9000)), entry(2, 90, payload=bytes(70000))) + bytes(40)
+    stream = Counted(shared_object({b".nv_fatbin": large * 50, b".debug": bytes(100_000)}))
+    assert sum(scan(stream, name="k.so").values()) == 50
+    # From the section headers at the end, once to the names and once to the section.
+    assert stream.back <= 2
 
 
 def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
