@@ -1,4 +1,4 @@
-"""The real engine on the CPU: started, ready, asked, broken, stopped. `SGPROV_TEST_ENVIRONMENT` names its environment."""
+"""The real engine on the CPU: started, ready, asked, broken, stopped."""
 
 from __future__ import annotations
 
@@ -38,11 +38,8 @@ CPU = Serve(
 
 
 @pytest.fixture(scope="module")
-def python() -> str:
-    environment = os.environ.get("SGPROV_TEST_ENVIRONMENT")
-    if not environment:
-        pytest.skip("SGPROV_TEST_ENVIRONMENT names no environment with SGLang")
-    return f"{environment}/bin/python"
+def python(engine_python: str) -> str:
+    return engine_python
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,141 @@
+"""The main job, whole, as a user runs it: install, launch, verify, ask, run again, stop; and what interrupts it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.live.conftest import Ran, sgprov
+
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("real_machine")]
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return 21888
+
+
+@pytest.fixture(scope="module")
+def bootstrapped(cpu_prefix: str, port: int) -> Iterator[Ran]:
+    """The first whole run; the server stays up for the tests of this module."""
+    yield sgprov("bootstrap", "--target", "cpu", "--prefix", cpu_prefix, "--port", str(port), "--json")
+    sgprov("serve", "stop", "--all", "--prefix", cpu_prefix)
+    assert processes_of(cpu_prefix) == []
+
+
+def processes_of(prefix: str) -> list[str]:
+    """Command lines of whatever runs from that prefix."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = " ".join(process.info["cmdline"] or ())
+        if prefix in command and process.pid != os.getpid():
+            found.append(command)
+    return found
+
+
+def test_it_ends_at_a_verified_endpoint(bootstrapped: Ran, port: int) -> None:
+    assert bootstrapped.rc == 0, bootstrapped.out + bootstrapped.err
+    report = bootstrapped.json
+    assert (report["schema"], report["ok"], report["changed"]) == ("sgprov.bootstrap/1", True, True)
+    assert report["endpoint"] == f"http://127.0.0.1:{port}/v1"
+    smoke = {finding["check"]: finding for finding in report["findings"] if finding["check"].startswith("smoke-")}
+    assert {"smoke-models", "smoke-chat", "smoke-generate", "smoke-stream", "smoke-cache"} <= smoke.keys()
+    assert all(finding["severity"] == "ok" for finding in smoke.values())
+    assert all(smoke[check]["seconds"] > 0 for check in ("smoke-chat", "smoke-generate", "smoke-stream", "smoke-cache"))
+    assert smoke["smoke-cache"]["data"]["cached_tokens"] > 500
+
+
+def test_the_endpoint_answers_a_chat(bootstrapped: Ran) -> None:
+    body = {"model": "default", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
+    answer = requests.post(f"{bootstrapped.json['endpoint']}/chat/completions", json=body, timeout=60).json()
+    assert answer["usage"]["completion_tokens"] == 8
+    assert answer["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_the_receipt_says_what_was_installed_and_how_its_test_went(bootstrapped: Ran, cpu_prefix: str) -> None:
+    receipt = json.loads(Path(cpu_prefix, "receipt.json").read_text())
+    assert receipt["target"] == "cpu"
+    assert receipt["lock"] == bootstrapped.json["lock"]
+    assert receipt["smoke"]["smoke-chat"]["severity"] == "ok"
+    assert Path(cpu_prefix, "current").resolve().name == receipt["environment"]
+
+
+def test_a_second_run_changes_nothing_and_verifies_again(bootstrapped: Ran, cpu_prefix: str, port: int) -> None:
+    assert bootstrapped.rc == 0
+    ran = sgprov("bootstrap", "--target", "cpu", "--prefix", cpu_prefix, "--port", str(port), "--json")
+    assert (ran.rc, ran.json["ok"], ran.json["changed"]) == (0, True, False)
+    assert {step["step"]: step["status"] for step in ran.json["steps"]} == {
+        **dict.fromkeys(("directories", "interpreter", "environment", "model", "port", "server"), "already"),
+        "smoke": "checked",
+        "switch": "already",
+        "receipt": "already",
+    }
+
+
+def test_status_and_smoke_see_the_server(bootstrapped: Ran, cpu_prefix: str) -> None:
+    assert bootstrapped.rc == 0
+    status = sgprov("serve", "status", "--prefix", cpu_prefix, "--json")
+    assert [(one["name"], one["health"]) for one in status.json["servers"]] == [("cpu", "running")]
+    smoke = sgprov("smoke", "--prefix", cpu_prefix, "--json")
+    assert (smoke.rc, smoke.json["ok"]) == (0, True)
+    by_url = sgprov("smoke", "--url", bootstrapped.json["endpoint"], "--json")
+    assert by_url.rc == 0
+    explained = sgprov("serve", "logs", "--explain", "--prefix", cpu_prefix)
+    assert "cache hit rate" in explained.out
+
+
+def test_a_taken_port_is_named_and_auto_goes_around_it(bootstrapped: Ran, cpu_prefix: str, port: int) -> None:
+    assert bootstrapped.rc == 0
+    ours = sgprov("serve", "status", "--prefix", cpu_prefix, "--json").json["servers"][0]["pid"]
+    taken = ("bootstrap", "--target", "cpu", "--prefix", cpu_prefix, "--name", "second", "--port", str(port), "--json")
+    ran = sgprov(*taken)
+    assert ran.rc == 5
+    step = next(step for step in ran.json["steps"] if step["status"] == "failed")
+    assert step["step"] == "port"
+    assert f"port {port} is taken by pid {ours}" in step["error"]
+    assert "--free-port" in step["hint"]
+    auto = ("bootstrap", "--target", "cpu", "--prefix", cpu_prefix, "--name", "second", "--port", "auto", "--dry-run")
+    ran = sgprov(*auto, "--json")
+    assert ran.rc == 0
+
+
+def test_an_interrupted_launch_leaves_nothing_running(bootstrapped: Ran, cpu_prefix: str) -> None:
+    assert bootstrapped.rc == 0
+    before = len(processes_of(cpu_prefix))
+    command = ("bootstrap", "--target", "cpu", "--prefix", cpu_prefix, "--name", "interrupted", "--port", "auto")
+    process = subprocess.Popen([sys.executable, "-m", "provision", *command], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("server:"):
+            break
+    time.sleep(3)
+    assert len(processes_of(cpu_prefix)) > before + 1
+    process.send_signal(signal.SIGINT)
+    process.stdout.read()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 130
+    assert len(processes_of(cpu_prefix)) == before
+
+
+def test_a_server_that_cannot_start_says_why_at_once(bootstrapped: Ran, cpu_prefix: str) -> None:
+    assert bootstrapped.rc == 0
+    command = ("bootstrap", "--target", "cpu", "--prefix", cpu_prefix, "--name", "wrong", "--port", "auto", "--json")
+    ran = sgprov(*command, "--", "--no-such-flag")
+    assert ran.rc == 6
+    step = next(step for step in ran.json["steps"] if step["status"] == "failed")
+    assert step["step"] == "server"
+    assert "unrecognized arguments: --no-such-flag" in step["error"]
+    categories = [finding["data"].get("category") for finding in ran.json["findings"] if finding["severity"] == "error"]
+    assert categories[0] == "server-config"
+    current = Path(cpu_prefix, "current").resolve()
+    assert current.is_dir()
