@@ -12,7 +12,7 @@ import glob
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,33 +68,45 @@ class _File:
 def verify(view: HostView, path: str, *, tell: Callable[[Scan], None] = lambda _: None) -> Verification:
     """Hash every file that a RECORD of the environment at `path` lists. `tell` hears of it after each file."""
     start = time.monotonic()
-    edited: dict[str, list[str]] = {}
-    missing: dict[str, list[str]] = {}
-    files: list[_File] = []
     folders = view.glob(f"{glob.escape(path)}/lib/python3.*/site-packages/*.dist-info")
-    for folder in folders:
-        record = view.read(f"{folder}/RECORD")
-        if record is None:
-            missing[_package(folder)] = ["RECORD"]
-        else:
-            files += _listed(folder, record)
-    total, done = sum(file.size for file in files), 0
+    claims, without_record = _claims(view, folders)
+    missing = {package: ["RECORD"] for package in without_record}
+    edited: dict[str, list[str]] = {}
+    total, done = sum(claimed[0].size for claimed in claims.values()), 0
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for file, found in zip(files, pool.map(_sha256, files), strict=True):
-            if found is None:
-                missing.setdefault(file.package, []).append(file.name)
-            elif found != file.sha256:
-                edited.setdefault(file.package, []).append(file.name)
-            done += file.size
+        for claimed, found in zip(claims.values(), pool.map(_sha256, claims), strict=True):
+            wrong = missing if found is None else edited
+            if found not in {file.sha256 for file in claimed}:
+                for file in claimed:
+                    wrong.setdefault(file.package, []).append(file.name)
+            done += claimed[0].size
             tell(Scan(done=done, total=total))
     packages = sorted({*edited, *missing})
     return Verification(
         packages=len(folders),
-        files=len(files),
+        files=len(claims),
         bytes=total,
         seconds=time.monotonic() - start,
         findings=tuple(_finding(path, name, edited.get(name, []), missing.get(name, [])) for name in packages),
     )
+
+
+def _claims(view: HostView, folders: Sequence[str]) -> tuple[dict[str, list[_File]], list[str]]:
+    """Path to what RECORDs say of it, and the packages that have no RECORD.
+
+    Two packages may claim one path (a stray `build_backend.py` at the top of two wheels): what either of them says
+    is right, for uv installs them in no order.
+    """
+    claims: dict[str, list[_File]] = {}
+    without: list[str] = []
+    for folder in folders:
+        record = view.read(f"{folder}/RECORD")
+        if record is None:
+            without.append(_package(folder))
+            continue
+        for file in _listed(folder, record):
+            claims.setdefault(file.path, []).append(file)
+    return claims, without
 
 
 def _listed(folder: str, text: str) -> Iterator[_File]:
@@ -123,11 +135,11 @@ def _hexadecimal(digest: str) -> str:
     return base64.urlsafe_b64decode(digest + "=" * (-len(digest) % 4)).hex()
 
 
-def _sha256(file: _File) -> str | None:
+def _sha256(path: str) -> str | None:
     # Read here and not through the view, which gives text of at most a few MiB: these are gigabytes of machine code.
     digest = hashlib.sha256()
     try:
-        with Path(file.path).open("rb", buffering=0) as stream:
+        with Path(path).open("rb", buffering=0) as stream:
             while block := stream.read(_BLOCK_BYTES):
                 digest.update(block)
     except OSError:

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from fakes import make_wheel
+from fakes import make_wheel, record
 
 from provision.environments import Scan, verify
 from provision.host.local import LocalHost
@@ -52,3 +52,16 @@ def test_a_package_without_its_record(environment: Path) -> None:
     (environment / "lib/python3.10/site-packages/alpha-1.0.dist-info/RECORD").unlink()
     (finding,) = verify(HOST, str(environment)).findings
     assert finding.data == {"package": "alpha", "edited": [], "missing": ["RECORD"]}
+
+
+def test_a_file_that_two_packages_claim_is_right_as_either_says(environment: Path) -> None:
+    site_packages = environment / "lib/python3.10/site-packages"
+    stray = site_packages / "build_backend.py"
+    for name, content in (("alpha", b"one"), ("beta_x", b"two")):
+        with (site_packages / f"{name}-1.0.dist-info/RECORD").open("a") as stream:
+            stream.write(record({stray.name: content}))
+    for content in (b"one", b"two"):
+        stray.write_bytes(content)
+        assert verify(HOST, str(environment)).ok
+    stray.write_bytes(b"three")
+    assert [finding.data["package"] for finding in verify(HOST, str(environment)).findings] == ["alpha", "beta-x"]
