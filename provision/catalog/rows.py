@@ -135,15 +135,6 @@ class Image(Row, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-class Gpu(Row, frozen=True, kw_only=True):
-    """A PCI device id and what it is; `names` are what drivers call it."""
-
-    device: str
-    name: str
-    compute_capability: str
-    names: tuple[str, ...] = ()
-
-
 class CudaFamily(Row, frozen=True, kw_only=True):
     """A CUDA major version and the driver that runs any minor of it."""
 

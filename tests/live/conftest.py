@@ -2,47 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-INSTALL_S = 1800
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What a run of `sgprov` came to."""
-
-    rc: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        """The one object on stdout."""
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-
-def sgprov(*arguments: str, timeout_s: float = INSTALL_S, **variables: str) -> Ran:
-    """Run the real command in a process of its own."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "provision", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        env={**os.environ, **variables},
-        check=False,
-    )
-    return Ran(ran.returncode, ran.stdout, ran.stderr)
+from live.real_command import sgprov
 
 
 @pytest.fixture(scope="session")
@@ -64,11 +29,6 @@ def engine_python(cpu_prefix: str) -> str:
 def unused_port(real_machine: None) -> int:  # noqa: ARG001  # it lets sockets through
     """A TCP port that is free now, outside the range that the system hands out by itself."""
     return _unused_port()
-
-
-@pytest.fixture(scope="module")
-def module_port() -> Callable[[], int]:
-    return _unused_port
 
 
 def _unused_port() -> int:

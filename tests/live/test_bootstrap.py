@@ -14,8 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
-
-from tests.live.conftest import Ran, sgprov
+from live.real_command import Ran, sgprov
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("real_machine")]
 
