@@ -38,7 +38,6 @@ _PREFIXES = re.compile(
 )
 _MOST_PREFIXES = 6
 _JSON_KEYS = ("log", "message", "msg", "MESSAGE", "error", "textPayload")
-_SPACES = re.compile(r"\s+")
 # What a word processor or a chat makes of straight quotes.
 _QUOTES = str.maketrans("\u2018\u2019\u201c\u201d\u00a0", "''\"\" ")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -46,8 +45,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 def clean(line: bytes) -> str:
     """The message of a line, with single spaces; never fails, whatever the bytes are."""
-    text = ANSI.sub(b"", line).decode("utf-8", "replace").translate(_QUOTES)
-    text = _CONTROL.sub(" ", text).strip()
+    text = ANSI.sub(b"", line).decode("utf-8", "replace") if b"\x1b" in line else line.decode("utf-8", "replace")
+    if not text.isascii():
+        text = text.translate(_QUOTES)
+    if not text.isprintable():
+        text = _CONTROL.sub(" ", text)
+    text = text.strip()
     if text.startswith("{") and text.endswith("}"):
         text = _message(text)
     for _ in range(_MOST_PREFIXES):
@@ -55,7 +58,7 @@ def clean(line: bytes) -> str:
         if not match or match.end() in {0, len(text)}:
             break
         text = text[match.end() :]
-    return _SPACES.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
 def _message(text: str) -> str:
@@ -65,4 +68,4 @@ def _message(text: str) -> str:
     except (ValueError, RecursionError):
         return text
     said = [entry[key] for key in _JSON_KEYS if isinstance(entry.get(key), str)] if isinstance(entry, dict) else []
-    return _SPACES.sub(" ", " ".join(said)).strip() or text
+    return " ".join(said).strip() or text

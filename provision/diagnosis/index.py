@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from provision.diagnosis.signatures import Signature
-from provision.diagnosis.words import compile_pattern, required_words
+from provision.diagnosis.words import compile_pattern, required_runs, required_words
 
 # Words of everyday lines: a pattern is looked up by one of these only where it has no other.
 _EVERYDAY = frozenset(
@@ -26,6 +26,16 @@ class Pattern:
     regex: re.Pattern[str]
     unless: re.Pattern[str] | None
     words: tuple[frozenset[bytes], ...]
+    runs: tuple[frozenset[bytes], ...]
+    # What all of `runs` have in common; asked first, because it nearly always says no.
+    always: tuple[bytes, ...]
+
+    def may_match(self, line: bytes) -> bool:
+        """Whether a lower-case line, before it is cleaned, holds what no match can be without."""
+        for run in self.always:
+            if run not in line:
+                return False
+        return any(all(run in line for run in runs) for runs in self.runs)
 
     def search(self, text: str) -> re.Match[str] | None:
         """Where it matches a cleaned line."""
@@ -37,16 +47,7 @@ class Index:
     """The patterns of signatures, found by the rarest of their words."""
 
     def __init__(self, signatures: Iterable[Signature]) -> None:
-        patterns = [
-            Pattern(
-                signature=signature,
-                regex=compile_pattern(text),
-                unless=re.compile(signature.unless, re.IGNORECASE) if signature.unless else None,
-                words=required_words(text),
-            )
-            for signature in signatures
-            for text in signature.patterns
-        ]
+        patterns = [_pattern(signature, text) for signature in signatures for text in signature.patterns]
         usual = Counter(word for pattern in patterns for words in pattern.words for word in words)
         self._by_word: dict[bytes, list[tuple[frozenset[bytes], Pattern]]] = defaultdict(list)
         for pattern in patterns:
@@ -57,8 +58,21 @@ class Index:
 
     def candidates(self, key: bytes) -> list[Pattern]:
         """The patterns all of whose words are in the key."""
-        words = set(key.split())
-        if self._words.isdisjoint(words):
+        if self._words.isdisjoint(key.split()):
             return []
+        words = set(key.split())
         found = (p for word in sorted(self._words & words) for need, p in self._by_word[word] if need <= words)
         return list(dict.fromkeys(found))
+
+
+def _pattern(signature: Signature, text: str) -> Pattern:
+    words, runs = required_words(text), required_runs(text)
+    known = frozenset[bytes]().union(*words)
+    return Pattern(
+        signature=signature,
+        regex=compile_pattern(text),
+        unless=re.compile(signature.unless, re.IGNORECASE) if signature.unless else None,
+        words=words,
+        runs=runs,
+        always=tuple(frozenset.intersection(*runs) - known),
+    )

@@ -22,8 +22,8 @@ _AFTER_LINES = 40
 # What is remembered as saying nothing: at most this many kinds of line, none longer than this.
 _MOST_KINDS = 20_000
 _LONGEST_KIND = 600
-# A kind of line that was looked at this often in vain is not looked at again.
-_PATIENCE = 200
+# A kind of line that had nothing new to say this often is not looked at again.
+_PATIENCE = 50
 
 
 def diagnose(
@@ -112,21 +112,24 @@ class _Reader:
         return found if wanted else []
 
     def _look(self, lines: list[bytes], at: int, key: bytes, candidates: list[Pattern]) -> None:
+        line = lines[at].lower()
+        candidates = [pattern for pattern in candidates if pattern.may_match(line)]
+        if not candidates:
+            return
         number = self._lines + at + 1
-        fired = False
+        news = False
         for piece in pieces(lines[at], continued=self._continued and at == 0):
             text = clean(piece)
             harmless = [p for p in candidates if p.signature.harmless and p.search(text)]
             for pattern in harmless or candidates:
                 match = pattern.search(text)
-                if match is None or not self._in_place(pattern.signature, lines, at):
-                    continue
-                fired = True
-                self._keep(pattern.signature, number, text, match)
-        if not fired:
+                if match is not None and self._in_place(pattern.signature, lines, at):
+                    news |= self._keep(pattern.signature, number, text, match)
+        if not news:
+            # A line that says nothing new, again and again, whatever its numbers: an error that repeats for ever.
             self._in_vain[key] = self._in_vain.get(key, 0) + 1
-        if self._in_vain.get(key, 0) > _PATIENCE or all(self._is_full(p.signature) for p in candidates):
-            self._dull.add(key)
+            if self._in_vain[key] > _PATIENCE:
+                self._dull.add(key)
 
     def _look_at_end(self) -> None:
         """Say where the log ends, for what is only of interest if nothing comes after."""
@@ -143,22 +146,17 @@ class _Reader:
         context = "\n".join(clean(line) for line in earlier)
         return re.search(signature.after, context, re.IGNORECASE) is not None
 
-    def _keep(self, signature: Signature, number: int, text: str, match: re.Match[str]) -> None:
+    def _keep(self, signature: Signature, number: int, text: str, match: re.Match[str]) -> bool:
+        """Take the line as an example, unless there are enough; whether it was taken."""
         if versions.names_version(signature):
-            self._versions.add(number, text)
-            return
+            return self._versions.add(number, text)
         if signature.harmless and not self._explain:
-            return
+            return False
         lines = self._found.setdefault(signature.id, (signature, []))[1]
-        if len(lines) < _KEPT_LINES and (not lines or lines[-1].number != number):
-            lines.append(Line(number, _shown(text, match)))
-
-    def _is_full(self, signature: Signature) -> bool:
-        if versions.names_version(signature):
-            return self._versions.is_full
-        if signature.harmless and not self._explain:
-            return True
-        return signature.id in self._found and len(self._found[signature.id][1]) >= _KEPT_LINES
+        if len(lines) >= _KEPT_LINES or (lines and lines[-1].number == number):
+            return False
+        lines.append(Line(number, _shown(text, match)))
+        return True
 
 
 def _plain(chunk: bytes) -> bytes:

@@ -45,7 +45,6 @@ _PATTERNS = (
     rf"(?<=[ ])(?P<name>{_PACKAGE})-{_VERSION}(?= |$)",
 )
 _ANY = tuple(re.compile(pattern, re.IGNORECASE) for pattern in _PATTERNS)
-_MOST = 5000
 _MOST_VERSIONS = 4
 
 _PREFIX = "version-of-"
@@ -96,19 +95,17 @@ class Versions:
 
     seen: dict[str, tuple[str, ...]] = field(default_factory=dict)
     lines: dict[tuple[str, str], Line] = field(default_factory=dict)
-    looked: int = 0
 
-    @property
-    def is_full(self) -> bool:
-        return self.looked >= _MOST
-
-    def add(self, number: int, text: str) -> None:
-        self.looked += 1
-        for name, version in parse_versions(text) if not self.is_full else ():
+    def add(self, number: int, text: str) -> bool:
+        """Note what the line names; whether any of it is new."""
+        news = False
+        for name, version in parse_versions(text):
             known = self.seen.get(name, ())
             if version not in known and len(known) < _MOST_VERSIONS:
                 self.seen[name] = (*known, version)
                 self.lines[name, version] = Line(number, mask(text)[:400])
+                news = True
+        return news
 
     def mismatches(self, pins: Mapping[str, str]) -> list[Found]:
         """One finding with a line for each package that is not what `pins` say; none where all are."""

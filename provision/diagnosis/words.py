@@ -7,6 +7,7 @@ punctuation, each kind is one key: it is judged once, and every later line with 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from itertools import product
 
@@ -19,6 +20,11 @@ _TABLE = bytes(
 _DIGITS = b"0123456789"
 # What may be a letter: a word beside it could be part of a longer one.
 _UNKNOWN = "\0"
+# Some digit: deleted like every digit, but nothing that could be looked for.
+_DIGIT = "\1"
+_DELETED = re.compile(r"[0-9\x01]")
+# Without quotes and slashes, which are written in several ways.
+_RUN = re.compile(r"[a-z0-9:=._-]{2,}")
 _WORD = re.compile(r"(?<![a-z\0])[a-z]+(?![a-z\0])")
 _TOKEN = re.compile(
     r"(?P<class>\\[wdsDSW]|\\x[0-9a-f]{2}|\[\^?\]?(?:\\.|[^\]\\])*\]|\.)"
@@ -29,7 +35,7 @@ _OPTIONAL = re.compile(r"\*|\{0,\d*\}")
 _REPEATED = re.compile(r"\+|\{\d+(?:,\d*)?\}")
 # A class that stands for no letter and no digit, such as `[-_ ]`.
 _NO_LETTERS = re.compile(r"\[(?!\^)[-_ .,:;'\"`/+=]+\]")
-_DIGIT = re.compile(r"\\d|\[[\d-]+\]")
+_DIGITS_ONLY = re.compile(r"\\d|\[[\d-]+\]")
 _MOST_ALTERNATIVES = 256
 
 
@@ -50,11 +56,26 @@ def required_words(pattern: str) -> tuple[frozenset[bytes], ...]:
     `no kernel image` needs `no` and `kernel`; `image` may be the beginning of a longer word, unless `\b` says that it
     is not. `(?:cuda|nccl) error \d` needs `cuda` and `error`, or `nccl` and `error`.
     """
+    texts = {_DELETED.sub("", skeleton) for skeleton in _skeletons(pattern)}
+    return _sets(_WORD.findall(f" {text}{_UNKNOWN}") for text in texts)
+
+
+@cache
+def required_runs(pattern: str) -> tuple[frozenset[bytes], ...]:
+    """The runs of characters in every line that the pattern matches, cleaned or not: for `error 802` also `802`."""
+    return _sets(_RUN.findall(skeleton) for skeleton in _skeletons(pattern))
+
+
+def _sets(found: Iterable[list[str]]) -> tuple[frozenset[bytes], ...]:
+    return tuple(sorted({frozenset(text.encode() for text in texts) for texts in found}, key=sorted))
+
+
+@cache
+def _skeletons(pattern: str) -> tuple[str, ...]:
     skeletons, at = _alternatives(pattern, 0)
     if at != len(pattern):
         raise ValueError("a parenthesis that closes nothing")
-    sets = {frozenset(w.encode() for w in _WORD.findall(f" {skeleton.lower()}{_UNKNOWN}")) for skeleton in skeletons}
-    return tuple(sorted(sets, key=sorted))
+    return tuple(skeleton.lower() for skeleton in skeletons)
 
 
 def _alternatives(pattern: str, at: int) -> tuple[list[str], int]:
@@ -79,9 +100,9 @@ def _alternatives(pattern: str, at: int) -> tuple[list[str], int]:
         if pattern[at : at + 1] == "?":
             at, pieces = at + 1, ["", *pieces]
         elif optional := _OPTIONAL.match(pattern, at):
-            at, pieces = optional.end(), [_UNKNOWN if any(pieces) else ""]
+            at, pieces = optional.end(), [_UNKNOWN if any(piece != _DIGIT for piece in pieces) else _DIGIT]
         elif repeated := _REPEATED.match(pattern, at):
-            at, pieces = repeated.end(), [piece and piece + _UNKNOWN for piece in pieces]
+            at, pieces = repeated.end(), [piece if piece == _DIGIT else piece + _UNKNOWN for piece in pieces]
         if len(current) * len(pieces) > _MOST_ALTERNATIVES:
             pieces = [_UNKNOWN]
         current = ["".join(pair) for pair in product(current, pieces)]
@@ -89,9 +110,6 @@ def _alternatives(pattern: str, at: int) -> tuple[list[str], int]:
 
 
 def _piece(token: re.Match[str]) -> str:
-    if token["class"]:
-        return "" if _DIGIT.fullmatch(token["class"]) else " " if _NO_LETTERS.fullmatch(token["class"]) else _UNKNOWN
-    if token["edge"]:
-        return " "
-    char = token["escaped"] or token["char"] or ""
-    return "" if char.isdigit() else char
+    if kind := token["class"]:
+        return _DIGIT if _DIGITS_ONLY.fullmatch(kind) else " " if _NO_LETTERS.fullmatch(kind) else _UNKNOWN
+    return " " if token["edge"] else str(token["escaped"] or token["char"] or "")
