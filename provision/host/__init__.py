@@ -10,6 +10,7 @@ from provision.host.view import (
     Outcome,
     PathInfo,
     Process,
+    Reach,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "Outcome",
     "PathInfo",
     "Process",
+    "Reach",
 ]

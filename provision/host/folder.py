@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from msgspec import Struct, ValidationError
 from msgspec import yaml as typed_yaml
 
 from provision.errors import UsageError
-from provision.host.view import QUERY_TIMEOUT_S, DiskSpace, Listener, Outcome, PathInfo, Process
+from provision.host.view import QUERY_TIMEOUT_S, DiskSpace, Listener, Outcome, PathInfo, Process, Reach
 
 T = TypeVar("T")
 
@@ -64,6 +64,7 @@ class RecordedView(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     disks: tuple[RecordedDisk, ...] = ()
     listeners: tuple[Listener, ...] = ()
     processes: tuple[Process, ...] = ()
+    reached: dict[str, Literal["reached", "unknown", "refused", "silent"]] = {}
 
 
 class FolderHost:
@@ -149,6 +150,11 @@ class FolderHost:
 
     def variable(self, name: str) -> str | None:
         return self._view.variables.get(name)
+
+    def reach(self, host: str, port: int, *, timeout_s: float) -> Reach | None:
+        del timeout_s
+        state = self._view.reached.get(f"{host}:{port}")
+        return Reach(state=state) if state else None
 
     def _real(self, path: str) -> Path:
         # Joined as text: an absolute right side would replace the root; `..` must not lead out of the folder.

@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import signal as signals
+import socket
 import stat as stat_modes
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +29,7 @@ from provision.host.view import (
     Outcome,
     PathInfo,
     Process,
+    Reach,
 )
 
 T = TypeVar("T")
@@ -35,6 +38,7 @@ T = TypeVar("T")
 TAIL_LINES = 15
 # What a file may weigh to be read whole: facts come from small files, logs are read another way.
 READ_LIMIT_BYTES = 8 * 1024 * 1024
+READ_BLOCK_BYTES = 64 * 1024
 
 
 class LocalHost:
@@ -87,7 +91,9 @@ class LocalHost:
         def read() -> str | None:
             try:
                 with Path(path).open("rb") as stream:
-                    return _text(stream.read(READ_LIMIT_BYTES))
+                    # By blocks: the kernel refuses to read a file of /proc/sys into a buffer of megabytes.
+                    blocks = iter(lambda: stream.read(READ_BLOCK_BYTES), b"")
+                    return _text(b"".join(islice(blocks, READ_LIMIT_BYTES // READ_BLOCK_BYTES)))
             except OSError:
                 return None
 
@@ -183,6 +189,23 @@ class LocalHost:
 
     def variable(self, name: str) -> str | None:
         return self._environment.get(name)
+
+    def reach(self, host: str, port: int, *, timeout_s: float) -> Reach | None:
+        start = time.monotonic()
+
+        def knock() -> Reach:
+            try:
+                with socket.create_connection((host, port), timeout=timeout_s):
+                    return Reach(state="reached", seconds=time.monotonic() - start)
+            except socket.gaierror:
+                return Reach(state="unknown", seconds=time.monotonic() - start)
+            except TimeoutError:
+                return Reach(state="silent", seconds=time.monotonic() - start)
+            except OSError:
+                return Reach(state="refused", seconds=time.monotonic() - start)
+
+        # The resolver has a timeout of its own, which is longer than anyone wants to wait here.
+        return _bounded(knock, Reach(state="silent", seconds=timeout_s), timeout_s=timeout_s)
 
     # --- changing
 
@@ -326,12 +349,12 @@ class LocalHost:
         return {name: value for name, value in merged.items() if value is not None}
 
 
-def _bounded(look: Callable[[], T], otherwise: T) -> T:
+def _bounded(look: Callable[[], T], otherwise: T, *, timeout_s: float = QUERY_TIMEOUT_S) -> T:
     """Look, but give up after the query limit: a path on a dead network mount blocks for ever otherwise."""
     box: list[T] = []
     thread = threading.Thread(target=lambda: box.append(look()), daemon=True)
     thread.start()
-    thread.join(QUERY_TIMEOUT_S)
+    thread.join(timeout_s)
     return box[0] if box else otherwise
 
 

@@ -25,7 +25,7 @@ from provision.host.folder import (
     stable,
 )
 from provision.host.masking import Masks
-from provision.host.view import QUERY_TIMEOUT_S, DiskSpace, HostView, Listener, Outcome, PathInfo, Process
+from provision.host.view import QUERY_TIMEOUT_S, DiskSpace, HostView, Listener, Outcome, PathInfo, Process, Reach
 
 T = TypeVar("T")
 
@@ -49,6 +49,7 @@ class RecordingHost:
         self._variables: dict[str, str] = {}
         self._listeners: tuple[Listener, ...] = ()
         self._processes: tuple[Process, ...] = ()
+        self._reached: dict[str, Reach] = {}
 
     @property
     def name(self) -> str:
@@ -96,6 +97,10 @@ class RecordingHost:
     def variable(self, name: str) -> str | None:
         value = self._view.variable(name)
         return self._keep(lambda: self._variables.update({name: value} if value is not None else {}), value)
+
+    def reach(self, host: str, port: int, *, timeout_s: float) -> Reach | None:
+        found = self._view.reach(host, port, timeout_s=timeout_s)
+        return self._keep(lambda: self._reached.update({f"{host}:{port}": found} if found else {}), found)
 
     def save(self, folder: str | Path) -> None:
         """Write the machine folder, ids masked. An older capture in the same place is replaced, nothing else is."""
@@ -160,6 +165,7 @@ class RecordingHost:
                 replace(owner, command=masks.text(owner.command), user=masks.name(owner.user))
                 for owner in self._processes
             ),
+            reached={masks.text(place): reach.state for place, reach in sorted(self._reached.items())},
         )
 
 

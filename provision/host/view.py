@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 # No question may hang longer than this: a wedged driver or a dead network mount must not stop the tool.
 QUERY_TIMEOUT_S = 10.0
@@ -82,6 +82,14 @@ class Process:
     started: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """What came of knocking at a TCP port: `unknown` is a name that does not resolve, `silent` no answer in time."""
+
+    state: Literal["reached", "unknown", "refused", "silent"]
+    seconds: float = 0.0
+
+
 class HostView(Protocol):
     """What facts and checks may do: look. Nothing here raises because something is missing, and nothing hangs."""
 
@@ -114,6 +122,10 @@ class HostView(Protocol):
 
     def variable(self, name: str) -> str | None:
         """An environment variable of the machine's user. Never ask for a secret's value."""
+        ...
+
+    def reach(self, host: str, port: int, *, timeout_s: float) -> Reach | None:
+        """Resolve a name and connect to a TCP port; nothing is sent. None where it cannot be tried (a recording)."""
         ...
 
 

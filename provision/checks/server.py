@@ -1,0 +1,123 @@
+"""Checks of servers: those that were started here, and engines that nobody owns any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from provision.checks.base import Context, check, error, warning
+from provision.checks.own import engines, living, own_pids, servers
+from provision.report import Finding
+from provision.serving.processes import boot_id, machine_name
+from provision.serving.record import Server
+
+_check = partial(check, "server")
+_CONNECT_S = 0.2
+
+
+def _has_servers(context: Context) -> bool:
+    return bool(servers(context))
+
+
+def _should_run(context: Context) -> tuple[Server, ...]:
+    here = machine_name(context.view)
+    return tuple(one for one in servers(context) if one.state in {"starting", "ready"} and one.machine == here)
+
+
+@_check(
+    "server-alive",
+    "Every server that was started still runs",
+    looks_at="the records under servers/ and the processes they name, by pid and start time",
+    why="a server that ended by itself leaves a record that looks alive; a pid alone may be somebody else's by now",
+    remedy="`sgprov diagnose LOG` says why, `sgprov serve start NAME` starts it again",
+    applies=_has_servers,
+)
+def server_alive(context: Context) -> Iterator[Finding]:
+    boot = boot_id(context.view)
+    for one in _should_run(context):
+        if one.pid in living(context)[one.name]:
+            continue
+        how = "before the machine was booted" if one.boot != boot else "and ended by itself"
+        yield warning(
+            f"the server `{one.name}` was started {how}: its record is stale",
+            f"`sgprov diagnose {one.log}` says why; `sgprov serve start {one.name}` starts it again",
+        )
+
+
+@_check(
+    "server-answers",
+    "Every running server takes connections",
+    looks_at="a connection to its port; it is not asked to generate (`sgprov serve status` does that)",
+    why="a process that lives and does not listen is hanging or still loading",
+    remedy="`sgprov serve status`; then its log",
+    applies=_has_servers,
+)
+def server_answers(context: Context) -> Iterator[Finding]:
+    for one in _should_run(context):
+        if one.state != "ready" or one.pid not in living(context)[one.name]:
+            continue
+        host, _, port = one.url.rpartition("/")[2].rpartition(":")
+        reach = context.view.reach(host.strip("[]"), int(port), timeout_s=_CONNECT_S)
+        if reach and reach.state != "reached":
+            yield error(f"the server `{one.name}` runs and {one.url} is {reach.state}", "`sgprov serve status`")
+
+
+@_check(
+    "server-orphans",
+    "No server left processes behind",
+    looks_at="processes of a server whose first process has ended, by session and marker",
+    why="an orphaned worker keeps its GPU memory: the next start fails with out-of-memory on an idle machine",
+    remedy="`sgprov serve stop NAME` ends them",
+    applies=_has_servers,
+)
+def server_orphans(context: Context) -> Iterator[Finding]:
+    for one in servers(context):
+        pids = living(context)[one.name]
+        if pids and one.pid not in pids:
+            yield error(
+                f"the server `{one.name}` is gone and left {len(pids)} processes behind ({', '.join(map(str, pids))})",
+                f"`sgprov serve stop {one.name}`",
+            )
+
+
+@_check(
+    "server-foreign",
+    "No engine runs that nobody owns",
+    looks_at="processes of SGLang, LMDeploy, vLLM and NIM that no record here names",
+    why="an engine that was left behind holds GPU memory and ports, and is found only when the next one fails",
+    remedy="`kill PID`, or stop its unit or container",
+)
+def server_foreign(context: Context) -> Iterator[Finding]:
+    ours = own_pids(context) if engines(context) else frozenset[int]()
+    strangers = [one for one in engines(context) if one.pid not in ours]
+    pids = {one.pid for one in strangers}
+    for one in strangers:
+        # Its children are named with it.
+        if one.parent in pids:
+            continue
+        left = ", left behind by its parent" if one.parent == 1 else ""
+        name = one.name if one.name.startswith(("sglang", "VLLM")) else one.command.split(" --", 1)[0][:80]
+        children = sum(other.parent == one.pid for other in strangers)
+        more = f" with {children} children" if children else ""
+        yield warning(
+            f"an engine of user {one.user} runs{left}: pid {one.pid}{more} (`{name}`)",
+            f"`kill {one.pid}` if nobody needs it",
+            pid=one.pid,
+        )
+
+
+@_check(
+    "server-failed",
+    "The last start of every server went well",
+    looks_at="the state in each server's record",
+    why="what failed once fails again until its cause is known",
+    remedy="`sgprov diagnose LOG`",
+    applies=_has_servers,
+)
+def server_failed(context: Context) -> Iterator[Finding]:
+    for one in servers(context):
+        if one.state == "failed":
+            yield warning(f"the last start of the server `{one.name}` failed", f"`sgprov diagnose {one.log}`")
+
+
+CHECKS = (server_alive, server_answers, server_orphans, server_foreign, server_failed)
