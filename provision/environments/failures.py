@@ -51,7 +51,7 @@ _FAILURES = (
             r"(?:dns error|Connection refused|[Cc]onnect|timed out|unreachable)"
         ),
         text="the package index is out of reach: `{what}`",
-        hint="set a mirror (`UV_DEFAULT_INDEX`) or a proxy (`HTTPS_PROXY`), or carry a bundle: `sgprov bundle`",
+        hint="set a mirror (`UV_DEFAULT_INDEX`) or a proxy (`HTTPS_PROXY`)",
     ),
     _Failure(
         pattern=re.compile(r"Because (?:there is no version of )?(?P<what>[\w.-]+(?:==\S+)?)"),

@@ -2,6 +2,7 @@
 
 environments/<stack>-cp310-x86_64-<12 of the lock's digest>/    one installed stack
     .sgprov/made         `uv venv` ended well; without it the folder is started afresh
+    .sgprov/lock.txt     what it was made from, so that it can be verified wherever the lockfile is
     .sgprov/stamp.json   every wheel of the lock is in; without it the next run completes the environment
 current, previous        links to two of them
 python/                  interpreters that uv fetched
@@ -11,6 +12,7 @@ receipt.json, receipts/  what was installed last, and before
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -18,10 +20,11 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from provision.host import HostView
-from provision.locks.lockfile import Lock
+from provision.locks.lockfile import Lock, Requirement
 
 STAMP = ".sgprov/stamp.json"
 MADE = ".sgprov/made"
+LOCK = ".sgprov/lock.txt"
 CURRENT = "current"
 PREVIOUS = "previous"
 _DIGEST_LENGTH = 12
@@ -92,15 +95,20 @@ def is_complete(view: HostView, path: str, lock: Lock) -> bool:
 
 def missing(view: HostView, path: str, lock: Lock) -> tuple[str, ...]:
     """Pins (`torch==2.9.1`) whose dist-info folder is not there, or is there with another version."""
-    there: dict[str, set[str]] = {}
     pattern = f"{glob.escape(path)}/lib/python{lock.python}/site-packages/*.dist-info"
-    for folder in view.glob(pattern):
+    return absent(lock.requirements, view.glob(pattern))
+
+
+def absent(requirements: Iterable[Requirement], folders: Iterable[str]) -> tuple[str, ...]:
+    """Pins that none of the dist-info `folders` is of."""
+    there: dict[str, set[str]] = {}
+    for folder in folders:
         # Such as `/…/site-packages/typing_extensions-4.15.0.dist-info`; a version holds no hyphen.
         name, _, version = folder.rsplit("/", 1)[-1].removesuffix(".dist-info").rpartition("-")
         there.setdefault(canonicalize_name(name), set()).add(version)
     return tuple(
         f"{pin.name}=={pin.version}"
-        for pin in lock.requirements
+        for pin in requirements
         if not any(_same(pin.version, version) for version in there.get(pin.name, ()))
     )
 

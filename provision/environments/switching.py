@@ -31,7 +31,7 @@ def rollback(host: Host, prefix: str) -> str:
     if before is None or read_stamp(host, before) is None:
         raise StepFailed(
             f"there is no earlier environment under `{prefix}` to go back to",
-            hint="`sgprov environments` lists those there are",
+            hint="`sgprov environments list` shows those there are",
         )
     if before == current(host, prefix):
         raise StepFailed(f"`{before}` is in use already, and no other is kept")

@@ -19,7 +19,9 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from provision.environments.layout import LOCK, absent
 from provision.host import HostView
+from provision.locks.lockfile import parse
 from provision.report import Finding, Severity
 
 CHECK = "environment-files"
@@ -71,6 +73,9 @@ def verify(view: HostView, path: str, *, tell: Callable[[Scan], None] = lambda _
     folders = view.glob(f"{glob.escape(path)}/lib/python3.*/site-packages/*.dist-info")
     claims, without_record = _claims(view, folders)
     missing = {package: ["RECORD"] for package in without_record}
+    # A package that was removed with its RECORD is known from the lock alone.
+    pins = parse(view.read(f"{path}/{LOCK}") or "")
+    missing |= {pin.partition("==")[0]: [f"all of {pin}"] for pin in absent(pins, folders)}
     edited: dict[str, list[str]] = {}
     total, done = sum(claimed[0].size for claimed in claims.values()), 0
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
@@ -87,7 +92,10 @@ def verify(view: HostView, path: str, *, tell: Callable[[Scan], None] = lambda _
         files=len(claims),
         bytes=total,
         seconds=time.monotonic() - start,
-        findings=tuple(_finding(path, name, edited.get(name, []), missing.get(name, [])) for name in packages),
+        findings=(
+            *(() if folders else (_nothing(path),)),
+            *(_finding(path, name, edited.get(name, []), missing.get(name, [])) for name in packages),
+        ),
     )
 
 
@@ -160,6 +168,12 @@ def _finding(path: str, package: str, edited: list[str], missing: list[str]) -> 
             f"`uv cache clean {package}`, `rm -r {path}`, then `sgprov bootstrap` again",
         ),
         data={"package": package, "edited": edited, "missing": missing},
+    )
+
+
+def _nothing(path: str) -> Finding:
+    return Finding(
+        check=CHECK, severity=Severity.ERROR, text=f"`{path}` holds no packages", fix=("`sgprov bootstrap`",)
     )
 
 

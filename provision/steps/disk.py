@@ -41,7 +41,7 @@ def check_disk(view: HostView, *, prefix: str, lock: Lock, interpreter: str | No
         text=f"`{lock.name}` needs {needed / _GB:.1f} GB on the disk of `{place}`, {free / _GB:.1f} GB are free",
         fix=(
             f"free {(needed - free) / _GB:.1f} GB there, or name other disks: `--prefix` and `UV_CACHE_DIR`",
-            "`sgprov clean` removes environments that are no longer used, `uv cache prune` their wheels",
+            "`sgprov environments clear` removes environments that are no longer used, `uv cache prune` their wheels",
         ),
         data={"path": place, "needed_bytes": needed, "free_bytes": free, "download_bytes": known.download_bytes},
     )

@@ -102,6 +102,7 @@ class Environment:
             sgprov=__version__,
             time=receipts.now(),
         )
+        host.write(f"{self.path}/{layout.LOCK}", self.lock.text)
         host.write(f"{self.path}/{layout.STAMP}", msgspec.json.encode(stamp).decode() + "\n")
 
 

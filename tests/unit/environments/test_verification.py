@@ -65,3 +65,16 @@ def test_a_file_that_two_packages_claim_is_right_as_either_says(environment: Pat
         assert verify(HOST, str(environment)).ok
     stray.write_bytes(b"three")
     assert [finding.data["package"] for finding in verify(HOST, str(environment)).findings] == ["alpha", "beta-x"]
+
+
+def test_a_package_that_is_gone_altogether_is_known_from_the_lock(environment: Path) -> None:
+    (environment / ".sgprov").mkdir()
+    pins = "".join(f"{name}==1.0 --hash=sha256:{'0' * 64}\n" for name in ("alpha", "beta-x", "gamma"))
+    (environment / ".sgprov/lock.txt").write_text(pins)
+    (finding,) = verify(HOST, str(environment)).findings
+    assert finding.data["package"] == "gamma" and finding.data["missing"] == ["all of gamma==1.0"]
+
+
+def test_where_there_is_nothing_nothing_is_right(tmp_path: Path) -> None:
+    (finding,) = verify(HOST, str(tmp_path / "nowhere")).findings
+    assert "holds no packages" in finding.text

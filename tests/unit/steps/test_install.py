@@ -102,6 +102,7 @@ def test_a_package_that_was_removed_comes_back(box: Box) -> None:
     for folder in Path(path).glob("lib/python*/site-packages/alpha*"):
         shutil.rmtree(folder)
     assert not is_complete(box.host, path, lock)
+    assert [finding.data["package"] for finding in verify(box.host, path).findings] == ["alpha"]
     box.install(lock)
     assert verify(box.host, path).ok
 
