@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 # Long enough for a name server and a handshake across an ocean; checks of the network run beside all others.
 NETWORK_WAIT_S = 1.5
+# Problems of the facts that are about GPUs and their driver.
+GPU_TOPICS = ("facts.gpu", "facts.driver", "facts.nvml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,12 @@ def warning(text: str, *fix: str, **data: Any) -> Finding:
 def info(text: str, *fix: str, **data: Any) -> Finding:
     """Good to know, nothing to mend."""
     return Finding(check="", severity=Severity.INFO, text=text, fix=fix, data=data)
+
+
+def gpus_are_clear(context: Context) -> bool:
+    """Whether what GPUs there are could be told; where it could not, `gpu-answers` says all there is to say."""
+    problems = context.facts.problems
+    return not any(one.severity is Severity.ERROR and one.check.startswith(GPU_TOPICS) for one in problems)
 
 
 def has_gpus(context: Context) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from provision.checks.base import Context, check, error, has_lock, warning
+from provision.checks.base import Context, check, error, has_lock, info, warning
 from provision.host import DiskSpace
 from provision.report import Finding
 from provision.steps.disk import check_disk, check_links
@@ -110,7 +110,9 @@ def disk_answers(context: Context) -> Iterator[Finding]:
 def disk_network(context: Context) -> Iterator[Finding]:
     disk = context.view.disk(context.places.prefix)
     if disk and disk.filesystem.startswith(_NETWORK_TYPES):
-        yield warning(
+        # A pod's volume is over a network, and the only place that survives the pod.
+        say = info if context.facts.surroundings.runpod else warning
+        yield say(
             f"`{context.places.prefix}` is on {disk.mount} ({disk.filesystem}), over a network",
             "`sgprov bootstrap --prefix DIR` on a local disk",
         )

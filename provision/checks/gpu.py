@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from provision.checks.base import Context, check, error, has_driver, has_gpus, info, on_the_machine, warning
+from provision.checks.base import (
+    GPU_TOPICS,
+    Context,
+    check,
+    error,
+    gpus_are_clear,
+    has_driver,
+    has_gpus,
+    info,
+    on_the_machine,
+    warning,
+)
 from provision.checks.own import own_pids
 from provision.checks.smi_state import compute_processes, gpu_states
 from provision.report import Finding
 
 _check = partial(check, "gpu")
-_TOPICS = ("facts.gpu", "facts.driver", "facts.nvml")
 # Below this it is the driver itself, a desktop, or a monitor.
 _FOREIGN_MIB = 1024
 _FOREIGN_SHARE = 0.05
@@ -32,7 +42,7 @@ _THROTTLING = {
     remedy="the finding says it for each way to fail; for a driver/library mismatch: `sudo reboot`",
 )
 def gpu_answers(context: Context) -> Iterator[Finding]:
-    yield from (problem for problem in context.facts.problems if problem.check.startswith(_TOPICS))
+    yield from (problem for problem in context.facts.problems if problem.check.startswith(GPU_TOPICS))
 
 
 @_check(
@@ -60,7 +70,7 @@ def gpu_mixed(context: Context) -> Iterator[Finding]:
     looks_at="the memory that NVML or nvidia-smi names; on unified memory (GB10, Thor) the host's is taken",
     why="`[N/A]` is not zero: shares of a size that nobody knows cannot be planned",
     remedy="`nvidia-smi -q -d MEMORY`; update the driver if it says N/A on a GPU with memory of its own",
-    applies=has_driver,
+    applies=lambda context: has_driver(context) and gpus_are_clear(context),
 )
 def gpu_memory_known(context: Context) -> Iterator[Finding]:
     for gpu in context.facts.gpus:

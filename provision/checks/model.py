@@ -39,8 +39,8 @@ def model_there(context: Context) -> Iterator[Finding]:
     elif "/" not in model:
         yield error(
             f"there is no model at `{context.places.models}/{model}`",
-            "put it there, or take one from the hub: "
-            f"`sgprov bootstrap --target {_target(context)} --model Qwen/Qwen3-0.6B`",
+            f"`sgprov bootstrap --target {_target(context)} --model Qwen/Qwen3-0.6B` takes one from the hub",
+            f"or put it there: `hf download ORG/NAME --local-dir {context.places.models}/{model}`",
         )
     else:
         yield info(f"`{model}` is not on this host; bootstrap fetches it into {context.places.huggingface}")

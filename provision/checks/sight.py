@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from provision.catalog.rows import Layout
 from provision.checks.base import Context
@@ -33,7 +34,7 @@ def look(
     places = places_of(target.layout if target else Layout(), wishes, question.home)
     wants_gpus = decision is None or bool(decision.target.compute_capabilities)
     return Context(
-        view=view,
+        view=_with_defaults(view, target.layout.variables if target else {}),
         facts=question.facts,
         places=decision.places if decision else places,
         target=target,
@@ -45,6 +46,24 @@ def look(
         local=local,
         network_wait_s=network_wait_s,
     )
+
+
+class _Defaults:
+    """A view whose user has set what the target's layout sets for everything that sgprov starts."""
+
+    def __init__(self, view: HostView, variables: Mapping[str, str]) -> None:
+        self._view = view
+        self._variables = variables
+
+    def variable(self, name: str) -> str | None:
+        return self._view.variable(name) or self._variables.get(name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._view, name)
+
+
+def _with_defaults(view: HostView, variables: Mapping[str, str]) -> HostView:
+    return cast("HostView", _Defaults(view, variables)) if variables else view
 
 
 def _candidates(question: Question) -> tuple[Candidate, ...]:

@@ -7,9 +7,9 @@ from functools import partial
 
 from provision.checks.base import Context, check, error, info, warning
 from provision.report import Finding
+from provision.secrets import mask
 
 _check = partial(check, "slurm")
-_SOCKETS = ("/run/munge/munge.socket.2", "/var/run/munge/munge.socket.2")
 _BAD = ("down", "drain", "fail", "inval", "unknown", "not_resp")
 
 
@@ -35,14 +35,17 @@ def slurm_controller(context: Context) -> Iterator[Finding]:
 @_check(
     "slurm-munge",
     "munge runs",
-    looks_at="munge's socket",
+    looks_at="whether `munge -n` can sign a message",
     why="Slurm signs every message with it: without it everything fails with `Invalid credential`",
     remedy="`sudo systemctl restart munge`; the key must be the same on all nodes, and their clocks alike",
     applies=_installed,
 )
 def slurm_munge(context: Context) -> Iterator[Finding]:
-    if not any(context.view.stat(path) for path in _SOCKETS):
-        yield error(f"munge's socket {_SOCKETS[0]} is missing", "`sudo systemctl restart munge`")
+    # What it signs with is a credential: it goes nowhere.
+    outcome = context.view.query(["munge", "-n", "--output=/dev/null"], timeout_s=5.0)
+    if outcome.installed and not outcome.ok:
+        said = mask((outcome.err or outcome.out).strip()[:200]) or outcome.ending
+        yield error(f"munge does not sign: {said}", "`sudo systemctl restart munge`")
 
 
 @_check(

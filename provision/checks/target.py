@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from provision.catalog.rows import Kernels
-from provision.checks.base import Context, check, error, has_gpus, has_lock, info, warning
-from provision.facts.model import Facts
+from provision.checks.base import Context, check, error, gpus_are_clear, has_gpus, has_lock, info, warning
+from provision.errors import ProvisionError
 from provision.locks.coverage import Coverage, Way, of_lock
 from provision.locks.lockfile import Lock
-from provision.report import Finding, Severity
+from provision.report import Finding
 
 _check = partial(check, "target")
 # Findings of the decision that another check here repeats under its own name.
@@ -26,9 +26,14 @@ _SAID_ELSEWHERE = frozenset({"driver-floor", "gpu-mixed", "disk-links"})
 )
 def target_fits(context: Context) -> Iterator[Finding]:
     refusal = context.refusal
-    if refusal is None or _gpus_unclear(context.facts):
+    if refusal is None or not gpus_are_clear(context):
         return
-    yield error(str(refusal), refusal.hint or "`sgprov targets` says what fits this host", code=refusal.code)
+    text = str(refusal)
+    if context.candidates and context.target is None:
+        # Targets for other GPUs are left out; `sgprov targets` has them all.
+        lines = [f"  {one.name}: {'; '.join(one.objections)}" for one in context.candidates]
+        text = "no stack fits this host:\n" + "\n".join(lines)
+    yield error(text, _hint(refusal), code=refusal.code)
 
 
 @_check(
@@ -72,9 +77,11 @@ def kernels_cover_gpu(context: Context) -> Iterator[Finding]:
     locks = _locks(context)
     missing = [[sentence for way, sentence in _ways(context, lock) if way is Way.NONE] for lock in locks]
     # Where nothing was decided every candidate has to fail, or another reason kept the covering one away.
-    if missing and all(missing):
-        for sentence in dict.fromkeys(sentence for sentences in missing for sentence in sentences):
-            yield error(sentence, "`sgprov targets` names the stacks with code for this GPU")
+    if not missing or not all(missing):
+        return
+    sentences = tuple(dict.fromkeys(sentence for each in missing for sentence in each))
+    text = sentences[0] if len(sentences) == 1 else "no locked stack holds machine code for every GPU here"
+    yield error(text, "`sgprov targets` names the targets that fit", sentences=list(sentences))
 
 
 @_check(
@@ -107,9 +114,9 @@ def kernels_optional(context: Context) -> Iterator[Finding]:
                 yield info(coverage.sentence(row))
 
 
-def _gpus_unclear(facts: Facts) -> bool:
-    topics = ("facts.gpu", "facts.driver", "facts.nvml")
-    return any(one.severity is Severity.ERROR and one.check.startswith(topics) for one in facts.problems)
+def _hint(refusal: ProvisionError) -> str:
+    hint = refusal.hint or ""
+    return hint if hint and "sgprov doctor" not in hint else "`sgprov targets` says what fits this host"
 
 
 def _locks(context: Context) -> tuple[Lock, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -92,12 +93,18 @@ def next_command(context: Context, results: tuple[CheckResult, ...]) -> str:
     for result in results:
         for finding in result.findings:
             if finding.severity.value == "error" and finding.fix:
-                return finding.fix[0]
+                return _command(finding.fix[0])
     name = context.target.name if context.target else None
     running = {result.check.id: result for result in results}.get("server-alive")
     if running and running.outcome == "ok":
         return "sgprov smoke"
     return f"sgprov bootstrap --target {name}" if name else "sgprov targets"
+
+
+def _command(fix: str) -> str:
+    """The command that a remedy begins with, or the whole of one that is no command."""
+    found = re.match(r"`([^`]+)`", fix)
+    return found[1] if found else fix
 
 
 def _context(view: HostView, wishes: Options, *, local: bool, wait: float) -> Context:

@@ -48,12 +48,12 @@ def show(
             _show_row(sign, name, text, fixes, screen)
     counted = Counter(result.outcome for result in results)
     kinds: tuple[tuple[Outcome, str], ...] = (
-        ("error", "with errors"),
-        ("warning", "with warnings"),
+        ("error", "error"),
+        ("warning", "warning"),
         ("ok", "well"),
         ("info", "to know"),
     )
-    parts = [f"{counted[outcome]} {word}" for outcome, word in kinds if counted[outcome]]
+    parts = [_counted(counted[outcome], word) for outcome, word in kinds if counted[outcome]]
     if counted["not-applicable"]:
         parts.append(f"{counted['not-applicable']} not for this host")
     if shown:
@@ -85,6 +85,10 @@ def show_pages(checks: Sequence[Check], screen: Console) -> None:
             screen.print()
             screen.print(f"[bold]{name:<10}[/]", end="")
             _fold(text, screen, first=10, indent=10)
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'s' if count > 1 and word in {'error', 'warning'} else ''}"
 
 
 def _rows(result: CheckResult, *, verbose: bool) -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
