@@ -34,7 +34,7 @@ _PACKAGE = (
 )
 _PATTERNS = (
     # pip freeze, and uv's `+ torch==2.9.1`; not a requirement inside an error's sentence, which is followed by words.
-    rf"^(?:[+~] )?(?P<name>{_PACKAGE})\s?==\s?{_VERSION}(?: \\| --hash.{{0,200}}| *;.{{0,200}}|)$",
+    rf"^(?:[+~] )?(?P<name>{_PACKAGE})\s?==\s?{_VERSION}(?: \\)?(?: --hash=.{{0,200}}| ?;.{{0,200}})?$",
     # check_env: `sgl_kernel: 0.3.21`, `PyTorch: 2.9.1+cu128`
     rf"^(?P<name>{_PACKAGE})(?: version)?: {{1,30}}{_VERSION}$",
     # pip list: `torch   2.9.1`
