@@ -1,0 +1,187 @@
+"""`sgprov doctor`, whole: text, JSON and exit statuses on recorded machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.checks.registry import CHECKS
+from provision.cli import main
+
+HOSTS = Path(__file__).parents[1] / "hosts"
+# machine -> (exit status, verdict, the checks that have something against it, the command to go on with)
+MACHINES: dict[str, tuple[int, str, set[str], str]] = {
+    "bare-no-gpu": (0, "ready", set(), "sgprov bootstrap --target cpu"),
+    "a40-runpod": (
+        4,
+        "blocked",
+        {"model-there", "port-free"},
+        "sgprov bootstrap --target runpod-a40 --model Qwen/Qwen3-0.6B",
+    ),
+    "gb10": (4, "blocked", {"model-there"}, "sgprov bootstrap --target gb10 --model Qwen/Qwen3-0.6B"),
+    "a100x7-pairs": (0, "degraded", {"topology-nvlink"}, "sgprov bootstrap --target a100"),
+    "a100x8-nvlink-mesh": (0, "ready", set(), "sgprov bootstrap --target a100"),
+    "b200-cuinit": (4, "blocked", {"driver-cuda-starts"}, "sudo systemctl restart nvidia-fabricmanager"),
+    "slurm-node": (
+        4,
+        "blocked",
+        {"slurm-controller", "slurm-munge"},
+        "sudo systemctl restart slurmctld",
+    ),
+    "t4-old-driver": (
+        4,
+        "blocked",
+        {"driver-floor", "target-fits", "kernels-cover-gpu"},
+        "update the driver to 525.60.13 or newer",
+    ),
+    "driver-not-installed": (
+        4,
+        "blocked",
+        {"driver-loaded", "target-fits"},
+        "sudo apt-get install -y nvidia-driver-580-open && sudo reboot",
+    ),
+}
+# What is wedged, mismatched or lost is said, with its remedy, and never taken for "no GPU".
+BROKEN = {
+    "driver-mismatch": "version mismatch",
+    "smi-hangs": "the NVIDIA driver hangs",
+    "nvml-hangs": "the NVIDIA driver hangs",
+    "gpu-lost": "gpu-lost",
+    "gpu-requires-reset": "gpu-reset-required",
+    "no-devices": "no-devices",
+    "driver-not-loaded": "driver-not-loaded",
+}
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    status = main(["doctor", *arguments])
+    return status, capsys.readouterr().out
+
+
+def asked(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    status, out = run(capsys, *arguments, "--json")
+    return status, json.loads(out)
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_machine(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, verdict, against, following = MACHINES[name]
+    found, told = asked(capsys, "--host", str(HOSTS / name))
+    serious = {one["check"] for one in told["findings"] if one["severity"] in {"error", "warning"}}
+    assert (found, told["verdict"], serious, told["next"]) == (status, verdict, against, following)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_driver_is_a_finding_with_a_remedy(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, told = asked(capsys, "--host", str(HOSTS / name))
+    found = [one for one in told["findings"] if one["check"] == "gpu-answers"]
+    assert status == 4 and told["verdict"] == "blocked"
+    assert BROKEN[name] in found[0]["text"] and found[0]["fix"]
+    assert "cpu" not in told["next"] and told["next"] == told["next"].strip()
+
+
+@pytest.mark.parametrize("folder", sorted(HOSTS.glob("*/commands.yml")), ids=lambda path: path.parent.name)
+def test_no_check_fails_on_any_machine(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, told = asked(capsys, "--host", str(folder.parent))
+    assert [one["text"] for one in told["findings"] if "the check itself" in one["text"]] == []
+
+
+def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = run(capsys, "--host", str(HOSTS / "b200-cuinit"))
+    *lines, counted, verdict, following = out.splitlines()
+    assert status == 4
+    assert lines == [
+        "driver",
+        "  ✗ driver-cuda-starts  cuInit answers 3: not initialised: the driver is up, CUDA is not",
+        "    → `sudo systemctl restart nvidia-fabricmanager`, else reboot",
+        "",
+    ]
+    assert counted.startswith(f"{len(CHECKS)} checks in ") and "1 error, " in counted
+    assert verdict == "blocked: `nvidia` cannot serve here before that is mended"
+    assert following == "next: sudo systemctl restart nvidia-fabricmanager"
+
+
+def test_everything_is_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out = run(capsys, "--host", str(HOSTS / "bare-no-gpu"), "--verbose")
+    assert "✓ system-glibc  The C library is new enough for the wheels" in out
+
+
+def test_the_json_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    status, told = asked(capsys, "--host", str(HOSTS / "a40-runpod"))
+    assert status == 4
+    assert (told["schema"], told["ok"], told["changed"]) == ("sgprov.doctor/1", False, False)
+    assert set(told) == {
+        *("schema", "ok", "changed", "verdict", "next", "host", "target", "seconds", "findings", "checks"),
+    }
+    assert [one["id"] for one in told["checks"]] == [one.id for one in CHECKS]
+    assert {one["status"] for one in told["checks"]} <= {"ok", "info", "warning", "error", "not-applicable"}
+    assert all(set(one) == {"check", "severity", "text", "fix", "seconds", "data"} for one in told["findings"])
+
+
+def test_ignored_errors_are_shown_and_block_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    host = ("--host", str(HOSTS / "a40-runpod"))
+    status, out = run(capsys, *host, "--ignore", "port-free,model-there")
+    assert status == 0
+    assert "! port-free  port 8888 is taken by pid 41" in out and "(ignored)" in out
+    assert out.splitlines()[-2].startswith("degraded: ")
+
+
+def test_one_check_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    status, told = asked(capsys, "port-free", "--host", str(HOSTS / "a40-runpod"))
+    assert status == 4 and [one["id"] for one in told["checks"]] == ["port-free"]
+
+
+def test_a_family_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    _, told = asked(capsys, "gpu", "--host", str(HOSTS / "gb10"))
+    assert {one["id"] for one in told["checks"]} == {one.id for one in CHECKS if one.family == "gpu"}
+
+
+def test_a_target_that_does_not_fit_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    status, told = asked(capsys, "target-fits", "--target", "h200", "--host", str(HOSTS / "a40-runpod"))
+    assert status == 4
+    assert "target `h200` does not fit this host" in told["findings"][0]["text"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("gpu-mixd",), ("--ignore", "gpu-mixd"), ("--explain", "gpu-mixd")],
+    ids=["check", "ignore", "explain"],
+)
+def test_an_unknown_check_is_a_usage_error(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    status, told = asked(capsys, *arguments, "--host", str(HOSTS / "gb10"))
+    assert status == 2
+    assert told["error"]["hint"] == "did you mean `gpu-mixed`?"
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = run(capsys, "--list")
+    assert status == 0
+    assert all(f"  {one.id} " in out and one.title in out for one in CHECKS)
+
+
+def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = run(capsys, "--explain", "memory-shm")
+    assert status == 0
+    assert out.splitlines()[:4] == [
+        "memory-shm  (memory)",
+        "Shared memory is large enough.",
+        "",
+        "looks at  the size of /dev/shm",
+    ]
+
+
+def test_no_secret_is_ever_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provision.config.secret", lambda _: '"nvapi-not-to-be-seen"')
+    monkeypatch.setattr("provision.cli.common.view", lambda _: _a40())
+    for arguments in (("credentials",), ("credentials", "--json"), ("credentials", "-v")):
+        _, out = run(capsys, *arguments)
+        assert "credential-ngc-shape" in out and "not-to-be-seen" not in out
+
+
+def _a40() -> Any:
+    from provision.host.folder import FolderHost  # noqa: PLC0415
+
+    return FolderHost(HOSTS / "a40x2")
