@@ -7,7 +7,6 @@ import glob as globbing
 import os
 import pwd
 import shutil
-import signal as signals
 import socket
 import stat as stat_modes
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from provision.errors import CommandFailed, StepFailed
+from provision.host.children import child, end_group
 from provision.host.view import (
     CHANGE_TIMEOUT_S,
     QUERY_TIMEOUT_S,
@@ -67,24 +67,12 @@ class LocalHost:
         if program is None:
             return Outcome(command, None, installed=False)
         try:
-            process = subprocess.Popen(
-                [program, *command[1:]],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return Outcome(command, None, err=str(error), installed=False)
-        try:
-            out, err = process.communicate(timeout=timeout_s)
+            with child([program, *command[1:]], environment, stderr=subprocess.PIPE) as process:
+                out, err = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            _end_group(process)
             return Outcome(command, None, seconds=time.monotonic() - start)
-        except BaseException:
-            _end_group(process)
-            raise
+        except CommandFailed as error:
+            return Outcome(command, None, err=str(error), installed=False)
         return Outcome(command, process.returncode, _text(out), _text(err), time.monotonic() - start)
 
     def read(self, path: str) -> str | None:
@@ -220,44 +208,28 @@ class LocalHost:
     ) -> Outcome:
         start = time.monotonic()
         command = tuple(argv)
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=self._with(variables),
-                cwd=directory,
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            raise CommandFailed(f"`{command[0]}` is not installed") from None
-        except OSError as error:
-            raise CommandFailed(f"`{command[0]}` could not be started: {error}") from error
         lines: deque[str] = deque(maxlen=2000)
         timed_out = threading.Event()
+        with child(command, self._with(variables), stderr=subprocess.STDOUT, directory=directory) as process:
 
-        def stop() -> None:
-            timed_out.set()
-            _end_group(process)
+            def stop() -> None:
+                timed_out.set()
+                end_group(process)
 
-        timer = threading.Timer(timeout_s, stop)
-        timer.start()
-        try:
-            assert process.stdout is not None  # noqa: S101  # PIPE was asked for
-            for raw in process.stdout:
-                line = _text(raw).rstrip("\n")
-                lines.append(line)
-                if on_line:
-                    on_line(line)
-            rc = process.wait()
-        except BaseException:
-            _end_group(process)
-            raise
-        finally:
-            timer.cancel()
-            if process.stdout:
-                process.stdout.close()
+            timer = threading.Timer(timeout_s, stop)
+            # Interrupted before it is cancelled, it must not keep the whole process alive until it goes off.
+            timer.daemon = True
+            try:
+                timer.start()
+                assert process.stdout is not None  # noqa: S101  # PIPE was asked for
+                for raw in process.stdout:
+                    line = _text(raw).rstrip("\n")
+                    lines.append(line)
+                    if on_line:
+                        on_line(line)
+                rc = process.wait()
+            finally:
+                timer.cancel()
         seconds = time.monotonic() - start
         outcome = Outcome(command, None if timed_out.is_set() else rc, "\n".join(lines), seconds=seconds)
         if not outcome.ok:
@@ -356,16 +328,6 @@ def _bounded(look: Callable[[], T], otherwise: T, *, timeout_s: float = QUERY_TI
     thread.start()
     thread.join(timeout_s)
     return box[0] if box else otherwise
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a child and all its children: politely, then not."""
-    for number, patience_s in ((signals.SIGTERM, 3.0), (signals.SIGKILL, 3.0)):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience_s)
-            return
 
 
 def _text(raw: bytes) -> str:

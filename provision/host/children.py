@@ -1,0 +1,94 @@
+"""Starting a child process so that no interruption can lose it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from provision.errors import CommandFailed
+
+_PATIENCE_S = 3.0
+
+
+@contextmanager
+def child(
+    argv: Sequence[str], environment: Mapping[str, str], *, stderr: int, directory: str | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A running process in a session of its own; leaving the block by an exception ends it with all its children.
+
+    Raises `CommandFailed` where the program is not there or cannot be started.
+    """
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        # Ctrl-C in the middle of `Popen` would leave a process that runs and that nobody knows of.
+        with _interruption_deferred():
+            started.append(_started(argv, environment, stderr=stderr, directory=directory))
+        yield started[0]
+    except BaseException:
+        for process in started:
+            end_group(process)
+        raise
+    finally:
+        for stream in (stream for process in started for stream in (process.stdout, process.stderr) if stream):
+            stream.close()
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a child and all its children: politely, then not."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_PATIENCE_S)
+            return
+
+
+def _started(
+    argv: Sequence[str], environment: Mapping[str, str], *, stderr: int, directory: str | None
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=dict(environment),
+            cwd=directory,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        if error.filename != argv[0]:
+            raise CommandFailed(f"`{argv[0]}` could not be started: {error}") from error
+        raise CommandFailed(f"`{argv[0]}` is not installed") from None
+    except OSError as error:
+        raise CommandFailed(f"`{argv[0]}` could not be started: {error}") from error
+
+
+@contextmanager
+def _interruption_deferred() -> Iterator[None]:
+    """SIGINT and SIGTERM reach their handlers when the block is over, so it is carried out whole."""
+    if threading.current_thread() is not threading.main_thread():
+        # Handlers run in the main thread only, here nothing is interrupted.
+        yield
+        return
+    pending: list[tuple[int, FrameType | None]] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, lambda *received: pending.append(received))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if callable(handler):
+                signal.signal(number, handler)
+        for received in pending:
+            handler = handlers[signal.Signals(received[0])]
+            if callable(handler):
+                handler(*received)
