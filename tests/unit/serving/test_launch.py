@@ -118,7 +118,11 @@ def test_what_cannot_be_launched_is_a_usage_error(engine: str, version: str) -> 
 
 @pytest.mark.parametrize(
     ("host", "url"),
-    [("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1"), ("10.0.0.7", "http://10.0.0.7:1")],  # noqa: S104  # nothing is bound
+    [
+        ("0.0.0.0", "http://127.0.0.1:1"),
+        ("::", "http://[::1]:1"),
+        ("10.0.0.7", "http://10.0.0.7:1"),
+    ],  # nothing is bound
 )
 def test_a_server_on_every_address_is_asked_on_loopback(host: str, url: str) -> None:
     assert url_of(host, 1) == url

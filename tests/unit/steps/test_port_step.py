@@ -23,7 +23,7 @@ from provision.steps.port import Port, needed, next_free
 def ear(port: int = 30000, pid: int | None = 4711, name: str = "python3") -> Listener:
     command = f"{name} -m http.server --api-key hunter2hunter2"
     if pid is None:
-        return Listener(port=port, address="0.0.0.0")  # noqa: S104
+        return Listener(port=port, address="0.0.0.0")
     return Listener(port=port, address="127.0.0.1", pid=pid, process=name, command=command, user="ada")
 
 
