@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from provision.decision import Decision, Question, decide
 from provision.decision.choose import places_of
 from provision.errors import CheckFailed, UnsupportedHost, UsageError
 from provision.facts import Facts, gather
+from provision.facts.gather import with_disks
 from provision.facts.pythons import probe_python
 from provision.host import HostView
 from provision.host.local import LocalHost
@@ -151,10 +152,13 @@ def _left_out(built: Plan, manner: Manner) -> frozenset[str]:
     return frozenset(left_out)
 
 
-def question(view: HostView, wishes: Options, *, assumed: str | None = None) -> Question:
+def question(
+    view: HostView, wishes: Options, *, assumed: str | None = None, gathering: Callable[[], Facts] | None = None
+) -> Question:
     """What the decision is made from: this host's facts, or those of a machine that is only assumed.
 
-    `assumed` is `KEY=VALUE,…`, or `target` for the machine that the target is for.
+    `assumed` is `KEY=VALUE,…`, or `target` for the machine that the target is for. `gathering` gives the facts that
+    somebody is gathering already, without disks.
     """
     catalog = Catalog()
     home = view.variable("HOME") or "/root"
@@ -165,7 +169,8 @@ def question(view: HostView, wishes: Options, *, assumed: str | None = None) -> 
         facts = assume.facts(_assumed(assumed, catalog, wishes))
         installed = frozenset[str]()
     else:
-        facts = gather(view, directories=(places.prefix, places.models, places.huggingface))
+        directories = (places.prefix, places.models, places.huggingface)
+        facts = with_disks(view, gathering(), directories) if gathering else gather(view, directories=directories)
         facts = _with_named_python(view, facts, wishes)
         stamps = (environment.stamp for environment in environments.list_environments(view, places.prefix))
         installed = frozenset(stamp.lock_digest for stamp in stamps if stamp)

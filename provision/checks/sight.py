@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Any, cast
 
 from provision.catalog.rows import Layout
@@ -10,7 +11,7 @@ from provision.checks.base import Context
 from provision.decision import Candidate, Decision, Question, decide, weigh_targets
 from provision.decision.choose import chosen_gpus, places_of
 from provision.errors import UnsupportedHost
-from provision.host import HostView
+from provision.host import QUERY_TIMEOUT_S, HostView, Outcome
 
 
 def look(
@@ -34,7 +35,7 @@ def look(
     places = places_of(target.layout if target else Layout(), wishes, question.home)
     wants_gpus = decision is None or bool(decision.target.compute_capabilities)
     return Context(
-        view=_with_defaults(view, target.layout.variables if target else {}),
+        view=cast("HostView", _OneLook(view, target.layout.variables if target else {})),
         facts=question.facts,
         places=decision.places if decision else places,
         target=target,
@@ -48,22 +49,31 @@ def look(
     )
 
 
-class _Defaults:
-    """A view whose user has set what the target's layout sets for everything that sgprov starts."""
+class _OneLook:
+    """A view that asks each command once, and whose user has set what the target's layout sets for all it starts."""
 
     def __init__(self, view: HostView, variables: Mapping[str, str]) -> None:
         self._view = view
         self._variables = variables
+        self._outcomes: dict[tuple[str, ...], Outcome] = {}
+        self._asking: dict[tuple[str, ...], Lock] = {}
+        self._guard = Lock()
 
     def variable(self, name: str) -> str | None:
-        return self._view.variable(name) or self._variables.get(name)
+        value = self._view.variable(name)
+        return self._variables.get(name) if value is None else value
+
+    def query(self, argv: Sequence[str], *, timeout_s: float = QUERY_TIMEOUT_S) -> Outcome:
+        command = tuple(argv)
+        with self._guard:
+            asking = self._asking.setdefault(command, Lock())
+        with asking:
+            if command not in self._outcomes:
+                self._outcomes[command] = self._view.query(command, timeout_s=timeout_s)
+        return self._outcomes[command]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._view, name)
-
-
-def _with_defaults(view: HostView, variables: Mapping[str, str]) -> HostView:
-    return cast("HostView", _Defaults(view, variables)) if variables else view
 
 
 def _candidates(question: Question) -> tuple[Candidate, ...]:

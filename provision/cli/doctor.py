@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from provision import bootstrap, config
-from provision.checks.base import NETWORK_WAIT_S, Check, Context
-from provision.checks.registry import CHECKS
-from provision.checks.run import CheckResult, chosen, run_checks, verdict
-from provision.checks.sight import look
-from provision.cli import common, doctor_text
+from provision import config
+from provision.cli import common
 from provision.cli.output import Shown
-from provision.config import Options
+from provision.facts import Facts, gather
 from provision.host import HostView
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from provision.checks.base import Check, Context
+    from provision.checks.run import CheckResult
+    from provision.config import Options
+
+# Checks and what they stand on are imported in functions: facts wait for other programs most of the time, and what is
+# imported meanwhile costs nothing.
 
 CHECK_FAILED = 4
 
@@ -32,7 +37,11 @@ CHECK_FAILED = 4
 @click.option("--ignore", metavar="CHECK,...", help="Let errors of these checks through as warnings.")
 @click.option("--verbose", "-v", is_flag=True, help="Show what is well, too.")
 @click.option(
-    "--wait", type=float, default=NETWORK_WAIT_S, metavar="SECONDS", help="How long a host may take to answer."
+    "--wait",
+    type=float,
+    default=1.5,
+    metavar="SECONDS",
+    help="How long a host of the network may take to answer (1.5).",
 )
 @common.wishes
 @common.replayed
@@ -57,11 +66,17 @@ def doctor(
     """
     del as_json
     if explain or as_list:
-        return _told(chosen(CHECKS, (explain,) if explain else checks), pages=bool(explain))
-    wanted = chosen(CHECKS, checks)
-    ignored = tuple(one.id for one in chosen(CHECKS, names)) if (names := _names(ignore)) else ()
+        return _told((explain,) if explain else checks, pages=bool(explain))
     start = time.monotonic()
-    context = _context(common.view(folder), common.options(file, flags), local=folder is None, wait=wait)
+    view = common.view(folder)
+    with _gathering(view) as facts:
+        from provision.checks.registry import CHECKS  # noqa: PLC0415
+        from provision.checks.run import chosen, run_checks, verdict  # noqa: PLC0415
+        from provision.cli import doctor_text  # noqa: PLC0415
+
+        wanted = chosen(CHECKS, checks)
+        ignored = tuple(one.id for one in chosen(CHECKS, names)) if (names := _names(ignore)) else ()
+        context = _context(view, common.options(file, flags), facts, local=folder is None, wait=wait)
     results = run_checks(wanted, context, ignore=ignored)
     seconds = time.monotonic() - start
     outcome = verdict(results)
@@ -74,7 +89,7 @@ def doctor(
             "host": context.facts.host,
             "target": context.target.name if context.target else None,
             "seconds": round(seconds, 3),
-            "findings": [msgspec.to_builtins(finding) for result in results for finding in result.findings],
+            "findings": _findings(results),
             "checks": [
                 {"id": result.check.id, "status": result.outcome, "seconds": round(result.seconds, 4)}
                 for result in results
@@ -107,10 +122,20 @@ def _command(fix: str) -> str:
     return found[1] if found else fix
 
 
-def _context(view: HostView, wishes: Options, *, local: bool, wait: float) -> Context:
+@contextmanager
+def _gathering(view: HostView) -> Iterator[Callable[[], Facts]]:
+    """Facts that are gathered in the background, to be asked for when they are needed."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        yield pool.submit(gather, view).result
+
+
+def _context(view: HostView, wishes: Options, facts: Callable[[], Facts], *, local: bool, wait: float) -> Context:
+    from provision import bootstrap  # noqa: PLC0415
+    from provision.checks.sight import look  # noqa: PLC0415
+
     # A recorded machine has no secrets, and those of this one say nothing of it.
     return look(
-        bootstrap.question(view, wishes),
+        bootstrap.question(view, wishes, gathering=facts),
         view,
         credential=config.secret if local else lambda _: None,
         local=local,
@@ -118,11 +143,22 @@ def _context(view: HostView, wishes: Options, *, local: bool, wait: float) -> Co
     )
 
 
+def _findings(results: tuple[CheckResult, ...]) -> list[dict[str, Any]]:
+    import msgspec  # noqa: PLC0415
+
+    return [msgspec.to_builtins(finding) for result in results for finding in result.findings]
+
+
 def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
-def _told(checks: tuple[Check, ...], *, pages: bool) -> Shown:
+def _told(names: tuple[str, ...], *, pages: bool) -> Shown:
+    from provision.checks.registry import CHECKS  # noqa: PLC0415
+    from provision.checks.run import chosen  # noqa: PLC0415
+    from provision.cli import doctor_text  # noqa: PLC0415
+
+    checks: tuple[Check, ...] = chosen(CHECKS, names)
     fields = ("id", "family", "title", "looks_at", "why", "remedy")
     rows = [{name: getattr(one, name) for name in fields} for one in checks]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar, cast
 
 from provision.errors import ProbeError
@@ -71,15 +72,23 @@ def gather(view: HostView, *, directories: Sequence[str] = ()) -> Facts:
         )
 
 
+def with_disks(view: HostView, facts: Facts, directories: Sequence[str]) -> Facts:
+    """Facts that were gathered without knowing which directories matter, with their disks."""
+    attempts = _Attempts(None)
+    disks = attempts.now("disks", lambda: probe_disks(view, directories), ())
+    return replace(facts, disks=disks, problems=(*facts.problems, *attempts.problems))
+
+
 class _Attempts:
     """Probes that may fail: each gives its facts or leaves a problem behind."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: ThreadPoolExecutor | None) -> None:
         self._pool = pool
         self.problems: list[Finding] = []
 
     def start(self, topic: str, probe: Callable[[], T], otherwise: U) -> Callable[[], T | U]:
         """Start a probe; the answer is for asking for its result."""
+        assert self._pool  # noqa: S101  # only those who start something need one
         running: Future[T] = self._pool.submit(probe)
         return lambda: self.now(topic, running.result, otherwise)
 
