@@ -33,7 +33,8 @@ def mirror(folder: Path) -> Path:
         unwanted = ("/site-packages/", "/test/", "/__pycache__", "/config-", "/idlelib/", "/tkinter/")
         return None if any(part in entry.name for part in unwanted) else entry
 
-    with tarfile.open(tarball, "w:gz", compresslevel=1) as archive:
+    # Debian links some files to /etc: uv takes no archive with links that lead out of it.
+    with tarfile.open(tarball, "w:gz", compresslevel=1, dereference=True) as archive:
         archive.add(base / f"bin/python{VERSION}", f"python/bin/python{VERSION}")
         for shared in (base / "lib").glob("libpython*.so*"):
             archive.add(shared, f"python/lib/{shared.name}")
