@@ -48,9 +48,9 @@ def interrupted(command: list[str], after_s: float) -> int:
 
 def test_no_child_is_lost_and_none_keeps_us() -> None:
     chance = random.Random(20260101)  # noqa: S311
-    for number in range(30):
-        # A length that nobody else sleeps.
-        command = ["sleep", f"98765.{number}"]
+    for _ in range(30):
+        # A length that nobody else sleeps, not even the same test in a container of this machine.
+        command = ["sleep", f"98765.{time.time_ns()}"]
         assert interrupted(command, chance.uniform(0, 0.02)) == 130
         assert not [one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == command]
 

@@ -36,7 +36,8 @@ class Box:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.prefix = str(folder / "prefix")
+        # A name that no other run of these tests has: processes are looked for by it.
+        self.prefix = str(folder / f"prefix-{time.time_ns()}")
         self.wheels = folder / "wheels"
         self.variables = {
             "PATH": os.environ["PATH"],
