@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from provision.checks.base import (
@@ -42,7 +44,10 @@ _THROTTLING = {
     remedy="the finding says it for each way to fail; for a driver/library mismatch: `sudo reboot`",
 )
 def gpu_answers(context: Context) -> Iterator[Finding]:
-    yield from (problem for problem in context.facts.problems if problem.check.startswith(GPU_TOPICS))
+    for problem in context.facts.problems:
+        if problem.check.startswith(GPU_TOPICS):
+            # Such as `reboot: an update replaced the libraries`: a remedy begins with its command.
+            yield replace(problem, fix=tuple(re.sub(r"^reboot\b", "`sudo reboot`", fix) for fix in problem.fix))
 
 
 @_check(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,9 @@ _VERDICTS: dict[Verdict, str] = {"ready": "bold green", "degraded": "bold yellow
 _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.OK)
 # Longer lines are hard to read, however wide the terminal.
 _WIDEST = 120
+_COMMAND = re.compile(r"`[^`]+`")
+# Stands for a blank at which no line is broken.
+_BOUND = "\x00"
 
 
 def show(
@@ -82,7 +86,6 @@ def show_pages(checks: Sequence[Check], screen: Console) -> None:
         screen.print(f"({one.family})", markup=False, style="dim")
         _fold(f"{one.title}.", screen)
         for name, text in (("looks at", one.looks_at), ("why", one.why), ("remedy", one.remedy)):
-            screen.print()
             screen.print(f"[bold]{name:<10}[/]", end="")
             _fold(text, screen, first=10, indent=10)
 
@@ -112,10 +115,12 @@ def _show_row(sign: str, name: str, text: str, fixes: tuple[str, ...], screen: C
     for line in rest:
         _fold("    " + line, screen, indent=4 + len(line) - len(line.lstrip()) + 2)
     for fix in fixes:
-        _fold(f"    → {mask(fix)}", screen, style="cyan", indent=6)
+        _fold(f"    →{_BOUND}{mask(fix)}", screen, style="cyan", indent=6)
 
 
 def _meaning(context: Context, verdict: Verdict) -> str:
+    if context.target is None and verdict == "blocked":
+        return "nothing can serve here before that is mended"
     name = f"`{context.target.name}`" if context.target else "a target"
     return {
         "ready": f"nothing keeps {name} from serving here",
@@ -134,7 +139,8 @@ def _fold(text: str, screen: Console, *, style: str | None = None, first: int = 
         return
     leading = len(text) - len(text.lstrip())
     lines = textwrap.wrap(
-        text.strip(),
+        # A command is copied: it stays in one piece, on a line of its own where it is long.
+        _COMMAND.sub(lambda found: found[0].replace(" ", _BOUND), text.strip()),
         width=max(min(screen.width, _WIDEST), 40),
         initial_indent=" " * (first + leading),
         subsequent_indent=" " * indent,
@@ -142,4 +148,4 @@ def _fold(text: str, screen: Console, *, style: str | None = None, first: int = 
         break_on_hyphens=False,
     )
     lines[:1] = [line[first:] for line in lines[:1]]
-    screen.print("\n".join(lines), markup=False, style=style)
+    screen.print("\n".join(lines).replace(_BOUND, " "), markup=False, style=style)

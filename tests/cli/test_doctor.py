@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from provision.checks.registry import CHECKS
 from provision.cli import main
@@ -165,12 +166,29 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     status, out = run(capsys, "--explain", "memory-shm")
     assert status == 0
-    assert out.splitlines()[:4] == [
+    assert out.splitlines()[:3] == [
         "memory-shm  (memory)",
         "Shared memory is large enough.",
-        "",
         "looks at  the size of /dev/shm",
     ]
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_terminal_is_filled_and_commands_stay_whole(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def console(**_: Any) -> Console:
+        return Console(
+            force_terminal=True, width=width, highlight=False, soft_wrap=True, emoji=False, color_system=None
+        )
+
+    monkeypatch.setattr("provision.cli.render.console", console)
+    _, out = run(capsys, "--host", str(HOSTS / "gb10-cdi-missing"))
+    lines = out.splitlines()
+    command = "`sudo apt-get install -y cuda-nvcc-13-0 && export TRITON_PTXAS_PATH=/usr/local/cuda-13.0/bin/ptxas`"
+    assert all(len(line) <= width for line in lines if command not in line)
+    assert any(command in line for line in lines)
+    assert all(line.startswith(" ") for line in lines[1:3])
 
 
 def test_no_secret_is_ever_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
