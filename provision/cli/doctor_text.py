@@ -135,7 +135,7 @@ def _fold(text: str, screen: Console, *, style: str | None = None, first: int = 
     `first` columns of the first line are taken already, the others begin with `indent` blanks.
     """
     if not screen.is_terminal:
-        screen.print(text, markup=False, style=style)
+        screen.print(text.replace(_BOUND, " "), markup=False, style=style)
         return
     leading = len(text) - len(text.lstrip())
     lines = textwrap.wrap(
