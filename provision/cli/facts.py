@@ -32,6 +32,10 @@ def facts(folder: str | None, target: str | None, *, as_json: bool) -> Shown:
 
         recording = RecordingHost(view)
         found = gather(recording)
+        # What doctor asks besides, so that it can be asked of the folder, too.
+        from provision.cli.doctor import ask_all  # noqa: PLC0415
+
+        ask_all(recording, found)
         recording.save(target)
     else:
         found = gather(view)
