@@ -51,14 +51,9 @@ def facts(folder: str | None, target: str | None, *, as_json: bool) -> Shown:
 
 
 def _show(found: Facts, captured: str | None, screen: Console) -> None:
-    from rich.table import Table  # noqa: PLC0415  # 20 ms that JSON does not pay
-
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
     for name, value in describe(found):
-        table.add_row(name, value)
-    screen.print(table)
+        screen.print(f"[bold]{name:<15}[/]", end="")
+        screen.print(value, markup=False)
     render.show_report(Report(host=found.host, command="facts", findings=found.problems), screen)
     if captured:
         screen.print(f"captured in {captured}: identifiers are masked; look it through before you share it")

@@ -41,7 +41,11 @@ def phases(name: str, *, as_json: bool) -> Iterator[Callable[[Phase, float], Non
     with watching(as_json=as_json) as watcher:
         launch = _Work(name)
         watcher.started(launch)
-        yield lambda phase, seconds: watcher.progress(launch, Progress(text=f"{phase} ({seconds:.0f} s)"))
+
+        def tell(phase: Phase, seconds: float) -> None:
+            watcher.progress(launch, Progress(text=f"{phase} ({seconds:.0f} s)", milestone=True))
+
+        yield tell
 
 
 @contextmanager
@@ -61,21 +65,19 @@ class _Work:
 class _Plain:
     def __init__(self, *, error: bool) -> None:
         self._error = error
-        self._last_text = ""
         self._last_time = 0.0
 
     def decided(self, plan: Plan) -> None:
         render.print_line(_decided(plan), error=self._error)
 
     def started(self, _: Named) -> None:
-        self._last_text, self._last_time = "", time.monotonic()
+        self._last_time = time.monotonic()
 
     def progress(self, step: Named, progress: Progress) -> None:
-        # A new phase at once, the same one with other numbers only now and then.
         now = time.monotonic()
-        if progress.text == self._last_text and now - self._last_time < _PLAIN_EVERY_S:
+        if not progress.milestone and now - self._last_time < _PLAIN_EVERY_S:
             return
-        self._last_text, self._last_time = progress.text, now
+        self._last_time = now
         render.print_line(f"{step.id}: {mask(progress.text)}{_amount(progress)}", error=self._error)
 
     def ended(self, step: Named, result: StepResult) -> None:

@@ -62,7 +62,7 @@ class Environment:
         # A stamp holds only while nothing is changed: gone before the change, back after it.
         host.remove(f"{self.path}/{layout.STAMP}")
         installer.make(host, self.path, interpreter.path)
-        tell(Progress(text=self.preview()))
+        tell(Progress(text=self.preview(), milestone=True))
         self._sync(host, tell)
         if lacking := layout.missing(host, self.path, self.lock):
             raise StepFailed(f"uv ended well, but {len(lacking)} wheels are not there: {', '.join(lacking[:5])}")

@@ -45,12 +45,12 @@ class StartServer:
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         known = record.load(host, record.directory_of(self.servers, self.name))
         if known and (known.argv, known.variables) != (self.launch.argv, self.launch.variables):
-            tell(Progress(text=f"stopping the `{self.name}` that runs with other settings"))
+            tell(Progress(text=f"stopping the `{self.name}` that runs with other settings", milestone=True))
             server.stop(host, self.servers, name=self.name)
         started = server.start(host, self.servers, self.launch, name=self.name, stack=self.stack)
 
         def phase(now: Phase, seconds: float) -> None:
-            tell(Progress(text=f"{now} ({seconds:.0f} s)"))
+            tell(Progress(text=f"{now} ({seconds:.0f} s)", milestone=True))
 
         try:
             ready = server.wait_until_ready(host, started, timeout_s=self.timeout_s, tell=phase)
