@@ -82,7 +82,7 @@ def launch(target: str, prefix: str) -> list[Row]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("server: done"):
+            if line.startswith("server: done:"):
                 noticed = time.monotonic()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)

@@ -35,6 +35,7 @@ class Foresight:
     id: str
     preview: str
     would_change: bool | None
+    looks_only: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ class Plan:
                 id=step.id,
                 preview=step.preview(),
                 would_change=None if view is None else not step.looks_only and not step.satisfied(view),
+                looks_only=step.looks_only,
             )
             for step in self.steps
             if step.id not in self.left_out

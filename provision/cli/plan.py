@@ -97,8 +97,11 @@ def _show(made: Plan, foresight: tuple[Foresight, ...], screen: Console) -> None
         screen.print(value, markup=False)
     screen.print()
     for step in foresight:
-        status = Status.WOULD if step.would_change else Status.ALREADY
-        render.show_step(step.id, status, step.preview, 0, screen)
+        if step.looks_only:
+            render.show_step(step.id, Status.CHECKED, step.preview, 0, screen, told="looks only")
+        else:
+            status = Status.ALREADY if step.would_change is False else Status.WOULD
+            render.show_step(step.id, status, step.preview, 0, screen)
     render.show_report(Report(host="", command="plan", findings=decision.findings), screen, steps=False)
 
 

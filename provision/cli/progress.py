@@ -83,7 +83,7 @@ class _Plain:
     def ended(self, step: Named, result: StepResult) -> None:
         took = f" ({result.seconds:.1f} s)" if result.status is Status.DONE else ""
         if result.status is not Status.NOT_REACHED:
-            render.print_line(f"{step.id}: {result.status.value} {mask(result.note)}{took}".rstrip(), error=self._error)
+            render.print_line(f"{step.id}: {render.label(result.status)}: {mask(result.note)}{took}", error=self._error)
 
 
 class _Terminal:

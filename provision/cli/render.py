@@ -32,6 +32,8 @@ _STATUS = {
     Status.NOT_REACHED: (" ", "dim"),
 }
 
+_LABELS = {Status.ALREADY: "already true", Status.WOULD: "would change", Status.NOT_REACHED: "not reached"}
+
 
 def console(*, error: bool = False) -> Console:
     """A terminal for people. Wide lines are not folded where nobody's terminal is: a log wants whole lines."""
@@ -98,11 +100,20 @@ def show_report(report: Report, screen: Console, *, steps: bool = True) -> None:
                 screen.print(mask(step.hint), markup=False)
 
 
-def show_step(name: str, status: Status, note: str, seconds: float, screen: Console) -> None:
+def show_step(
+    name: str, status: Status, note: str, seconds: float, screen: Console, *, told: str | None = None
+) -> None:
+    """A step in a line: its sign, name, what became of it (or `told`), what it found or did, and how long it took."""
     sign, style = _STATUS[status]
+    said = told or label(status)
     took = f"  {seconds:.1f} s" if seconds >= 0.1 else ""  # noqa: PLR2004  # below that nobody waited
     screen.print(f"[{style}]{sign}[/] {name:<14}", end="")
-    screen.print(f"{status.value:<12}{mask(note)}{took}", markup=False, style="dim" if style == "dim" else None)
+    screen.print(f"{said:<14}{mask(note)}{took}", markup=False, style="dim" if style == "dim" else None)
+
+
+def label(status: Status) -> str:
+    """What a status is called where people read it."""
+    return _LABELS.get(status, status.value)
 
 
 def print_line(text: str, *, error: bool = False) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -14,6 +15,9 @@ from types import FrameType
 from provision.errors import CommandFailed
 
 _PATIENCE_S = 3.0
+# Where nobody reaps orphans (a container without an init) they stay as zombies: no longer than this is waited.
+_STRAGGLERS_S = 0.5
+_POLL_S = 0.01
 
 
 @contextmanager
@@ -42,11 +46,23 @@ def child(
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """End a child and all its children: politely, then not."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
+        _signal_group(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_PATIENCE_S)
-            return
+            break
+    # Its children were told as well; one may take a moment longer than its parent.
+    deadline = time.monotonic() + _STRAGGLERS_S
+    while _signal_group(process.pid, signal.SIGKILL) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _signal_group(leader: int, number: int) -> bool:
+    """Send a signal; False where nobody is left in the group."""
+    try:
+        os.killpg(leader, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _started(
