@@ -98,7 +98,7 @@ def _show(made: Plan, foresight: tuple[Foresight, ...], screen: Console) -> None
     screen.print()
     for step in foresight:
         if step.looks_only:
-            render.show_step(step.id, Status.CHECKED, step.preview, 0, screen, told="looks only")
+            render.show_step(step.id, Status.SKIPPED, step.preview, 0, screen, told="looks only")
         else:
             status = Status.ALREADY if step.would_change is False else Status.WOULD
             render.show_step(step.id, status, step.preview, 0, screen)
