@@ -13,8 +13,12 @@ from provision.errors import UsageError
 
 # Names whose values are secrets: they reach a child only where a step passes them by name.
 SECRET_VARIABLES = ("NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SGPROV_API_KEY")
-# Variables of the caller that would reach into an environment of ours and change what it imports.
-LEAKING_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__")
+# Variables of the caller that would reach into an environment of ours: they change what it imports, or (the last one)
+# keep its bytecode from being written, which doubles the time of every start.
+LEAKING_VARIABLES = (
+    *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__"),
+    "PYTHONDONTWRITEBYTECODE",
+)
 CONFIG_FILE = "sgprov.yml"
 
 
