@@ -227,7 +227,8 @@ def test_interrupted_anywhere_it_ends_in_the_same_place(box: Box) -> None:
         # The signal may come after the last wheel; but a stamp without all of them would be a lie.
         stamped = read_stamp(box.host, path_for(box.prefix, lock)) is not None
         assert not stamped or verify(box.host, path_for(box.prefix, lock)).ok
-    assert 130 in statuses and statuses <= {0, 130}
+    # SIGINT itself where it came when all was done already, while the interpreter ended.
+    assert 130 in statuses and statuses <= {0, 130, -signal.SIGINT}
     path = box.install(lock)
     installed = files(path)
     assert {name: text for name, text in installed.items() if "_virtualenv" not in name} == {
@@ -236,10 +237,13 @@ def test_interrupted_anywhere_it_ends_in_the_same_place(box: Box) -> None:
     assert verify(box.host, path).ok
 
 
-def test_without_its_stamp_it_is_completed_in_place(box: Box) -> None:
+def test_what_was_interrupted_is_not_trusted(box: Box) -> None:
     lock = box.lock()
     path = box.install(lock)
-    inode = (Path(path) / "bin").stat().st_ino
+    # What uv leaves when it is stopped while it links a package: for uv itself it is installed from then on.
     (Path(path) / STAMP).unlink()
+    for data in Path(path).glob("lib/python*/site-packages/alpha/data.bin"):
+        data.unlink()
+    assert not box.step(lock).satisfied(box.host)
     assert box.install(lock) == path
-    assert (Path(path) / "bin").stat().st_ino == inode
+    assert verify(box.host, path).ok

@@ -1,0 +1,68 @@
+"""Wishes: flags over variables over the file, typed once, misspellings named; and what children inherit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision import config
+from provision.errors import UsageError
+
+
+@pytest.fixture(autouse=True)
+def _an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("SGPROV_TARGET", "SGPROV_PORT", "SGPROV_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_flags_stand_over_variables_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sgprov.yml").write_text("target: cpu\nport: 31000\nname: from-file\n")
+    monkeypatch.setenv("SGPROV_PORT", "32000")
+    monkeypatch.setenv("SGPROV_TARGET", "a100")
+    options = config.load({"target": "a40", "port": None})
+    assert (options.target, options.port, options.name) == ("a40", "32000", "from-file")
+
+
+def test_a_file_may_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other.yml"
+    other.write_text("context_length: 4096\nmem_fraction: 0.8\n")
+    assert config.load({}, file=str(other)).context_length == 4096
+    monkeypatch.setenv("SGPROV_CONFIG", str(other))
+    assert config.load({}).mem_fraction == 0.8
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("prot: 1", "unknown key: `prot`", "did you mean `port`?"),
+        ("zzzz: 1", "unknown key: `zzzz`", "the keys are target"),
+        ("- a\n- b", "must hold keys and values, not a list", ""),
+        ("a: [", "is not valid YAML", ""),
+        ("context_length: many", "`context_length` in", ""),
+        ("target: [cpu]", "must be a str, not a list", ""),
+        ("python: 3.10", "is a number", 'quote it: `python: "3.10"`'),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, message: str, hint: str) -> None:
+    (tmp_path / "sgprov.yml").write_text(text)
+    with pytest.raises(UsageError) as refused:
+        config.load({})
+    assert message in str(refused.value)
+    assert hint in (refused.value.hint or "")
+
+
+def test_children_inherit_neither_secrets_nor_what_leaks_into_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*config.SECRET_VARIABLES, *config.LEAKING_VARIABLES):
+        monkeypatch.setenv(name, "planted")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    inherited = config.process_environment()
+    assert "planted" not in inherited.values()
+    assert inherited["HF_ENDPOINT"] == "http://127.0.0.1:1"
+    assert config.secret("HF_TOKEN") == "planted"
+
+
+def test_an_empty_secret_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    assert config.secret("HF_TOKEN") is None

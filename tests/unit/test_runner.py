@@ -1,0 +1,117 @@
+"""The loop: what is true is left alone, the first failure stops the rest, and a dry run changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from fakes import FakeHost
+
+from provision import assume, runner
+from provision.bootstrap import Manner, make_plan
+from provision.catalog.load import Catalog
+from provision.catalog.shipped import folder
+from provision.config import Options
+from provision.decision import Question, decide
+from provision.errors import CommandFailed, ProvisionError, ServingFailed, StepFailed, UsageError, WrongPython
+from provision.host import Host, HostView
+from provision.plan import Plan
+from provision.report import Finding, Severity, Status
+from provision.steps import Applied, Progress, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A step that becomes true, or fails."""
+
+    id: str
+    log: list[str] = field(default_factory=list)
+    already: bool = False
+    looks_only: bool = False
+    error: ProvisionError | None = None
+
+    def preview(self) -> str:
+        return f"do {self.id}"
+
+    def satisfied(self, host: HostView) -> bool:
+        return self.already
+
+    def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
+        if self.error:
+            raise self.error
+        self.log.append(self.id)
+        found = Finding(check=self.id, severity=Severity.OK, text="well")
+        return Applied(note=f"did {self.id}", findings=(found,), data={self.id: 1})
+
+
+def plan(*steps: Step, left_out: frozenset[str] = frozenset()) -> Plan:
+    catalog = Catalog()
+    facts = assume.facts(catalog.target("cpu").assume)
+    decision = decide(Question(wishes=Options(target="cpu"), facts=facts, catalog=catalog, locks=folder("lockfiles")))
+    return Plan(decision=decision, steps=steps, left_out=left_out)
+
+
+def statuses(*steps: Change, dry_run: bool = False, left_out: frozenset[str] = frozenset()) -> list[Status]:
+    report = runner.apply(plan(*steps, left_out=left_out), FakeHost(), dry_run=dry_run)
+    return [step.status for step in report.steps]
+
+
+def test_what_is_true_is_left_alone() -> None:
+    log: list[str] = []
+    report = runner.apply(plan(Change(id="one", log=log, already=True), Change(id="two", log=log)), FakeHost())
+    assert log == ["two"]
+    assert [step.status for step in report.steps] == [Status.ALREADY, Status.DONE]
+    assert (report.ok, report.changed, report.exit_status) == (True, True, 0)
+    assert (report.data, [finding.check for finding in report.findings]) == ({"two": 1}, ["two"])
+
+
+def test_nothing_to_do_is_no_change() -> None:
+    report = runner.apply(plan(Change(id="one", already=True), Change(id="look", looks_only=True)), FakeHost())
+    assert [step.status for step in report.steps] == [Status.ALREADY, Status.CHECKED]
+    assert not report.changed
+
+
+def test_a_dry_run_changes_nothing() -> None:
+    log: list[str] = []
+    steps = (Change(id="one", log=log), Change(id="look", log=log, looks_only=True))
+    assert statuses(*steps, dry_run=True) == [Status.WOULD, Status.SKIPPED]
+    assert log == []
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_status"),
+    [
+        (StepFailed("no"), 5),
+        (CommandFailed("`uv` exited 1"), 5),
+        (WrongPython("3.11"), 3),
+        (ServingFailed("died"), 6),
+        (UsageError("runs already"), 2),
+    ],
+)
+def test_the_first_failure_stops_the_rest_with_its_own_status(error: ProvisionError, exit_status: int) -> None:
+    log: list[str] = []
+    report = runner.apply(plan(Change(id="one", error=error), Change(id="two", log=log)), FakeHost())
+    assert [step.status for step in report.steps] == [Status.FAILED, Status.NOT_REACHED]
+    assert (log, report.ok, report.exit_status) == ([], False, exit_status)
+    assert report.steps[0].error == str(error)
+
+
+def test_a_failed_command_is_diagnosed() -> None:
+    error = CommandFailed("`uv pip sync` exited 1:\n  No space left on device (os error 28)")
+    report = runner.apply(plan(Change(id="one", error=error)), FakeHost())
+    assert [finding.check for finding in report.findings][:1] == ["disk-full"]
+
+
+def test_steps_that_are_left_out_are_shown_as_such() -> None:
+    assert statuses(Change(id="one"), Change(id="two"), left_out=frozenset({"one"})) == [Status.SKIPPED, Status.DONE]
+
+
+def test_a_plan_knows_its_steps_by_name() -> None:
+    with pytest.raises(UsageError, match="there is no step `servr`"):
+        make_plan(FakeHost(), Options(target="cpu"), Manner(skip=("servr",)), assumed="target")
+    made = make_plan(FakeHost(), Options(target="cpu"), Manner(smoke=False), assumed="target")
+    assert made.left_out == {"port", "server", "smoke"}
+    made = make_plan(FakeHost(), Options(target="cpu"), Manner(only=("environment",)), assumed="target")
+    assert "environment" not in made.left_out
+    assert len(made.left_out) == len(made.steps) - 1
