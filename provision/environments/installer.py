@@ -60,9 +60,7 @@ def is_cached(view: HostView, lock: Lock, interpreter: str) -> bool:
 
 
 def make(host: Host, path: str, interpreter: str) -> None:
-    """Make the empty environment at `path` from `interpreter`, unless a run before this one did."""
-    if host.read(f"{path}/{MADE}") is not None and host.stat(python_of(path)) is not None:
-        return
+    """Make an empty environment at `path` from `interpreter`, in place of whatever is there."""
     host.remove(path)
     host.make_directory(path)
     command = [program(), "venv", "--no-python-downloads", "--python", interpreter, path]

@@ -1,9 +1,9 @@
 """Where environments lie under the prefix, and how one is known to be whole without starting anything.
 
 environments/<stack>-cp310-x86_64-<12 of the lock's digest>/    one installed stack
-    .sgprov/made         `uv venv` ended well; without it the folder is started afresh
+    .sgprov/made         `uv venv` ended well: what was downloaded since is in uv's cache
     .sgprov/lock.txt     what it was made from, so that it can be verified wherever the lockfile is
-    .sgprov/stamp.json   every wheel of the lock is in; without it the next run completes the environment
+    .sgprov/stamp.json   every wheel of the lock is in; without it the next run makes it anew from the cache
 current, previous        links to two of them
 python/                  interpreters that uv fetched
 receipt.json, receipts/  what was installed last, and before

@@ -59,9 +59,7 @@ class Environment:
         short = check_disk(host, prefix=self.prefix, lock=self.lock, interpreter=interpreter.path)
         if short is not None:
             raise CheckFailed(short.text, hint=short.fix[0], findings=(short,))
-        # A stamp holds only while nothing is changed: gone before the change, back after it.
-        host.remove(f"{self.path}/{layout.STAMP}")
-        installer.make(host, self.path, interpreter.path)
+        self._prepare(host, interpreter.path)
         tell(Progress(text=self.preview(), milestone=True))
         self._sync(host, tell)
         if lacking := layout.missing(host, self.path, self.lock):
@@ -73,6 +71,16 @@ class Environment:
             findings=(copied,) if copied else (),
             data={"environment": self.path, "lock_digest": self.lock.digest, "python": interpreter.version},
         )
+
+    def _prepare(self, host: Host, interpreter: str) -> None:
+        """An environment that may be synced: the stamped one that is there, else an empty one."""
+        if layout.read_stamp(host, self.path) and host.stat(layout.python_of(self.path)):
+            # A stamp holds only while nothing is changed: gone before the change, back after it.
+            host.remove(f"{self.path}/{layout.STAMP}")
+            return
+        # What an interrupted uv left is not completed: it takes a package for installed whose dist-info is there and
+        # whose other files may not be. Its downloads are in the cache, so starting afresh costs seconds.
+        installer.make(host, self.path, interpreter)
 
     def _sync(self, host: Host, tell: Callable[[Progress], None]) -> None:
         known = sizes.of(self.lock)
