@@ -59,14 +59,14 @@ def environment_installed(context: Context) -> Iterator[Finding]:
     "environment-interrupted",
     "No install was interrupted",
     looks_at="environments without a stamp",
-    why="an environment without its stamp holds part of its wheels; the next run completes it",
+    why="an environment without its stamp holds part of its wheels; the next run makes it anew",
     remedy="`sgprov bootstrap` again; `sgprov environments` shows and removes what is not needed",
     applies=_installed,
 )
 def environment_interrupted(context: Context) -> Iterator[Finding]:
     for one in _environments(context):
         if one.stamp is None:
-            yield warning(f"`{one.path}` is not complete", "`sgprov bootstrap` again completes it")
+            yield warning(f"`{one.path}` is not complete", "`sgprov bootstrap` again makes it anew")
 
 
 @_check(
