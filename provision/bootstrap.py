@@ -51,8 +51,11 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     decision = decide(question(view, wishes, assumed=assumed))
     name = wishes.name or decision.target.name
     decision = replace(decision, serve=structs.replace(decision.serve, extra=(*decision.serve.extra, *manner.extra)))
-    if not assumed and (links := check_links(view, prefix=decision.places.prefix)):
-        decision = replace(decision, findings=(*decision.findings, links))
+    # A target that moves uv's cache moves it beside its environments; what is installed is linked or copied already.
+    cache_is_ours = "UV_CACHE_DIR" in decision.target.layout.variables
+    if not assumed and not cache_is_ours and decision.download_bytes != 0:
+        links = check_links(view, prefix=decision.places.prefix)
+        decision = replace(decision, findings=(*decision.findings, *([links] if links else [])))
     model = _model(view, decision)
     if model is None and manner.smoke and decision.stack:
         raise UsageError(f"target `{decision.target.name}` has no model of its own", hint="name one with `--model`")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from functools import partial
 
 from provision.checks.base import Context, check, error, has_lock, info, warning
-from provision.environments import installer
 from provision.host import DiskSpace
 from provision.report import Finding
 from provision.steps.disk import check_disk, check_links
@@ -32,7 +31,6 @@ _NETWORK_TYPES = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "glusterfs", "beeg
 def disk_environment(context: Context) -> Iterator[Finding]:
     decision = context.decision
     if decision and decision.lock:
-        _find_uv(context)
         short = check_disk(
             context.view, prefix=context.places.prefix, lock=decision.lock, interpreter=decision.interpreter
         )
@@ -49,7 +47,6 @@ def disk_environment(context: Context) -> Iterator[Finding]:
     applies=has_lock,
 )
 def disk_links(context: Context) -> Iterator[Finding]:
-    _find_uv(context)
     if found := check_links(context.view, prefix=context.places.prefix):
         yield found
 
@@ -167,11 +164,6 @@ def disk_survives(context: Context) -> Iterator[Finding]:
             f"`{context.places.prefix}` is on the container's own disk, which is gone with the pod",
             "`sgprov bootstrap --prefix /workspace/sgprov`, in a pod with a volume mounted at /workspace",
         )
-
-
-def _find_uv(context: Context) -> None:
-    """Look for uv's program once, under a lock: Python's `sysconfig` is not ready for two threads at its first use."""
-    context.once("uv", installer.program)
 
 
 def _disks(context: Context) -> dict[str, DiskSpace]:

@@ -7,6 +7,7 @@ read `pip.conf` or `PIP_*`. What would change *which* wheels are installed is ta
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from provision.environments import failures
@@ -28,6 +29,7 @@ VARIABLES: dict[str, str | None] = {
         )
     ),
 }
+_FINDING = threading.Lock()
 _SYNC = ("--require-hashes", "--only-binary", ":all:")
 
 
@@ -36,7 +38,9 @@ def program() -> str:
     import uv  # noqa: PLC0415  # only where something is installed
 
     try:
-        return str(uv.find_uv_bin())
+        # It asks Python's `sysconfig`, which is not ready for two threads at its first use.
+        with _FINDING:
+            return str(uv.find_uv_bin())
     except FileNotFoundError:
         raise StepFailed("the program `uv` is missing", hint="install sgprov again: uv comes with it") from None
 

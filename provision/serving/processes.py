@@ -20,18 +20,22 @@ _HOSTNAME = "/proc/sys/kernel/hostname"
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessStat:
-    """One process. `started` is in clock ticks since boot, `session` the pid of the leader of its session."""
+    """One process. `started` is in clock ticks since boot, `session` the pid of the leader of its session.
+
+    `threads` counts those that still run: the first may have ended before the others.
+    """
 
     pid: int
     parent: int
     session: int
     started: int
     state: str
+    threads: int = 1
 
     @property
     def alive(self) -> bool:
-        """A zombie has ended; only its parent has not asked how."""
-        return self.state not in {"Z", "X"}
+        """A zombie has ended and waits for its parent to ask how; unless one of its threads still holds GPU memory."""
+        return self.state not in {"Z", "X"} or self.threads > 1
 
 
 def boot_id(host: HostView) -> str:
@@ -56,6 +60,7 @@ def parse_stat(text: str) -> ProcessStat | None:
         session=int(fields[3]),
         started=int(fields[19]),
         state=fields[0],
+        threads=int(fields[17]),
     )
 
 

@@ -68,3 +68,12 @@ def test_a_start_that_was_interrupted_before_its_pid_was_written_is_found_by_its
 @pytest.mark.parametrize("text", ["", "4711", "4711 (python) S 1"])
 def test_half_a_stat_is_none(text: str) -> None:
     assert processes.parse_stat(text) is None
+
+
+def test_a_zombie_whose_thread_still_runs_is_alive() -> None:
+    """A worker's first thread ends before the one that gives back the GPU's memory."""
+    stat = "4711 (sglang::schedul) {state} 1 4711 4711 0 -1 4 0 0 0 0 0 0 0 0 20 0 {threads} 0 9000 0 0"
+    gone, leaving = (processes.parse_stat(stat.format(state="Z", threads=threads)) for threads in (1, 2))
+    assert gone is not None
+    assert leaving is not None
+    assert (gone.alive, leaving.alive) == (False, True)
