@@ -168,5 +168,4 @@ def _show(found: list[tuple[str, installed.Environment]], screen: Console) -> No
     for _, one in found:
         state = "current" if one.current else "previous" if one.previous else "" if one.stamp else "unfinished"
         made = f"Python {one.stamp.python}, {one.stamp.time}" if one.stamp else "the next bootstrap completes it"
-        screen.print(f"[bold]{state:<12}[/]", end="")
-        screen.print(f"{one.path}  {made}", markup=False)
+        render.line(screen, (f"{state:<12}", "bold"), f"{one.path}  {made}")

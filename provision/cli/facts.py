@@ -52,8 +52,7 @@ def facts(folder: str | None, target: str | None, *, as_json: bool) -> Shown:
 
 def _show(found: Facts, captured: str | None, screen: Console) -> None:
     for name, value in describe(found):
-        screen.print(f"[bold]{name:<15}[/]", end="")
-        screen.print(value, markup=False)
+        render.line(screen, (f"{name:<15}", "bold"), value)
     render.show_report(Report(host=found.host, command="facts", findings=found.problems), screen)
     if captured:
         screen.print(f"captured in {captured}: identifiers are masked; look it through before you share it")

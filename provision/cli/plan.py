@@ -87,14 +87,12 @@ def _data(made: Plan, foresight: tuple[Foresight, ...]) -> dict[str, Any]:
 
 def _show(made: Plan, foresight: tuple[Foresight, ...], screen: Console) -> None:
     decision = made.decision
-    screen.print(f"[bold]{decision.target.name}[/]  ", end="")
-    screen.print(decision.target.summary, markup=False)
+    render.line(screen, (decision.target.name, "bold"), "  ", decision.target.summary)
     for line in decision.why:
         screen.print(f"  {line}", markup=False, style="dim")
     screen.print()
     for name, value in _summary(decision):
-        screen.print(f"[bold]{name:<10}[/]", end="")
-        screen.print(value, markup=False)
+        render.line(screen, (f"{name:<10}", "bold"), value)
     screen.print()
     for step in foresight:
         if step.looks_only:

@@ -61,12 +61,7 @@ def show_error(error: ProvisionError, *, command: str, as_json: bool) -> None:
         told = {"code": error.code, "exit_status": error.exit_status, "text": text, "hint": hint}
         print_json({"schema": f"sgprov.{command}/1", "ok": False, "changed": False, "error": told})
         return
-    screen = console(error=True)
-    screen.print("[bold red]error:[/] ", end="")
-    screen.print(text, markup=False)
-    if hint:
-        screen.print("[bold cyan]hint:[/] ", end="")
-        screen.print(hint, markup=False)
+    _show_failure(text, hint, console(error=True))
 
 
 def show_interrupted(*, command: str, as_json: bool) -> None:
@@ -87,17 +82,18 @@ def show_report(report: Report, screen: Console, *, steps: bool = True) -> None:
     for finding in sorted(report.findings, key=lambda finding: order.index(finding.severity)):
         sign, style = _SEVERITY[finding.severity]
         took = f" ({finding.seconds:.2f} s)" if finding.seconds is not None else ""
-        screen.print(f"[{style}]{sign}[/] [bold]{finding.check}[/]  ", end="")
-        screen.print(mask(finding.text) + took, markup=False)
+        line(screen, (sign, style), " ", (finding.check, "bold"), "  ", mask(finding.text), took)
         for fix in finding.fix:
             screen.print(f"    → {mask(fix)}", markup=False, style="cyan")
     for step in report.steps:
         if step.status is Status.FAILED:
-            screen.print("[bold red]error:[/] ", end="")
-            screen.print(mask(step.error or "the step did not succeed"), markup=False)
-            if step.hint:
-                screen.print("[bold cyan]hint:[/] ", end="")
-                screen.print(mask(step.hint), markup=False)
+            _show_failure(mask(step.error or "the step did not succeed"), mask(step.hint or ""), screen)
+
+
+def _show_failure(text: str, hint: str | None, screen: Console) -> None:
+    line(screen, ("error:", "bold red"), " ", text)
+    if hint:
+        line(screen, ("hint:", "bold cyan"), " ", hint)
 
 
 def show_step(
@@ -107,8 +103,14 @@ def show_step(
     sign, style = _STATUS[status]
     said = told or label(status)
     took = f"  {seconds:.1f} s" if seconds >= 0.1 else ""  # noqa: PLR2004  # below that nobody waited
-    screen.print(f"[{style}]{sign}[/] {name:<14}", end="")
-    screen.print(f"{said:<14}{mask(note)}{took}", markup=False, style="dim" if style == "dim" else None)
+    line(screen, (sign, style), f" {name:<14}", (f"{said:<14}{mask(note)}{took}", "dim" if style == "dim" else ""))
+
+
+def line(screen: Console, *parts: str | tuple[str, str]) -> None:
+    """One line of plain words and (words, style), printed at once: a live display would break it in between."""
+    from rich.text import Text  # noqa: PLC0415  # as above
+
+    screen.print(Text.assemble(*parts))
 
 
 def label(status: Status) -> str:

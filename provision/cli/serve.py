@@ -204,8 +204,7 @@ def _show(found: list[Status], screen: Console) -> None:
         screen.print("no server was ever started here")
     for one in found:
         style = _STYLE.get(one.health, "red")
-        screen.print(f"[bold]{one.name:<18}[/] [{style}]{one.health:<10}[/] ", end="")
-        screen.print(one.text, markup=False)
+        render.line(screen, (f"{one.name:<18}", "bold"), " ", (f"{one.health:<10}", style), " ", one.text)
         up = f"up {one.up_s:.0f} s, {len(one.pids)} processes, " if one.up_s is not None else ""
         screen.print(
             f"    {one.server.stack or one.server.engine}, {up}log {one.server.log}", style="dim", markup=False

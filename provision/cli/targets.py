@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from provision import bootstrap
-from provision.cli import common
+from provision.cli import common, render
 from provision.cli.output import Shown
 from provision.config import Options
 from provision.decision import Fit, weigh_targets
@@ -48,9 +48,8 @@ def _row(fit: Fit) -> dict[str, Any]:
 
 def _show(fits: tuple[Fit, ...], screen: Console, *, whole: bool) -> None:
     for fit in fits:
-        sign = "[green]✓[/]" if fit.fits else "[dim]✗[/]"
-        screen.print(f"{sign} [bold]{fit.target.name:<18}[/]", end="")
-        screen.print(fit.target.summary, markup=False)
+        sign = ("✓", "green") if fit.fits else ("✗", "dim")
+        render.line(screen, sign, " ", (f"{fit.target.name:<18}", "bold"), fit.target.summary)
         reasons = (f"takes {fit.chosen.name}",) if fit.chosen else fit.why_not
         for reason in reasons if whole else reasons[:1]:
             screen.print(f"    {reason}", markup=False, style="dim")
@@ -74,5 +73,4 @@ def _show_row(fit: Fit, screen: Console) -> None:
         *(("note", note) for note in target.notes),
     ]
     for name, value in rows:
-        screen.print(f"    [bold]{name:<8}[/]", end="")
-        screen.print(value, markup=False)
+        render.line(screen, (f"    {name:<8}", "bold"), value)
