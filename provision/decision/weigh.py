@@ -18,8 +18,6 @@ from provision.report import Finding, Severity
 _GIB = 1024**3
 # Docker's names of CPU architectures.
 _DOCKER_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
-# What is unpacked from a wheel is about twice what was downloaded; used only where no size was measured.
-_UNPACKED_RATIO = 2
 # NVIDIA's consumer and workstation names: no forward-compatibility package exists for them.
 _CONSUMER_NAMES = ("geforce", "titan", "rtx ", "quadro", "graphics device")
 
@@ -67,7 +65,7 @@ def stack_candidate(stack: Stack, locks: Sequence[Lock], setting: Setting) -> Ca
             _weigh_kernels(lock, gpus, facts, verdict)
     _weigh_glibc(stack, facts, verdict)
     size = setting.sizes.get(lock.name) if lock else None
-    download, disk = _bytes(size)
+    download, disk = (size.download_bytes, size.disk_bytes) if size else (None, None)
     if lock and lock.digest in setting.installed:
         download = disk = 0
     if disk:
@@ -206,11 +204,3 @@ def _weigh_disk(needed: int, facts: Facts, places: Places, verdict: Verdict) -> 
                 f"{need:.1f} GiB of {free:.1f} GiB free on {disk.mount}",
                 f"needs {need:.1f} GiB under {places.prefix}, {disk.mount} has {free:.1f} GiB free",
             )
-
-
-def _bytes(size: Sizes | None) -> tuple[int | None, int | None]:
-    if size is None:
-        return None, None
-    if size.installed_bytes is not None:
-        return size.download_bytes, size.installed_bytes
-    return size.download_bytes, size.download_bytes * _UNPACKED_RATIO if size.download_bytes else None

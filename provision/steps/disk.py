@@ -13,8 +13,6 @@ LINKS_CHECK = "disk-links"
 _GB = 1e9
 # What has to stay free, so that the machine still works (logs, bytecode, a server's own caches).
 _RESERVE_BYTES = 1_000_000_000
-# Wheels are zip archives; those of the engines unpack to about twice their size (9.5 GB of 5.1 GB, and the like).
-_UNPACKED = 2.0
 
 
 def check_disk(view: HostView, *, prefix: str, lock: Lock, interpreter: str | None = None) -> Finding | None:
@@ -26,7 +24,7 @@ def check_disk(view: HostView, *, prefix: str, lock: Lock, interpreter: str | No
     # An interrupted install has put an unknown part of its bytes on the disk already: it may be the rest that fits.
     if known is None or layout.is_complete(view, path, lock) or view.read(f"{path}/{layout.MADE}") is not None:
         return None
-    installed = known.installed_bytes or int(known.download_bytes * _UNPACKED)
+    installed = known.disk_bytes
     cache = installer.cache_directory(view)
     places, linked = (prefix, cache), _linked(view, prefix, cache)
     short = _shortest(view, places, installed, linked=linked)
