@@ -22,6 +22,7 @@ class FakeHost:
     """
 
     name = "fake"
+    recorded = False
 
     def __init__(self, files: Mapping[str, str] | None = None, answers: Mapping[str, Outcome] | None = None) -> None:
         self.files = dict(files or {})
@@ -46,6 +47,10 @@ class FakeHost:
 
     def read(self, path: str) -> str | None:
         return self.files.get(self._followed(path))
+
+    def read_bytes(self, path: str, limit: int) -> bytes | None:
+        text = self.read(path)
+        return None if text is None else text.encode()[:limit]
 
     def glob(self, pattern: str) -> tuple[str, ...]:
         known = {str(parent) for path in self.files for parent in Path(path).parents} | set(self.files)

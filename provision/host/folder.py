@@ -70,6 +70,8 @@ class RecordedView(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class FolderHost:
     """A recorded machine. A command that nobody recorded is not installed: silence is never "fine"."""
 
+    recorded = True
+
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
         if not self._folder.is_dir():
@@ -101,6 +103,14 @@ class FolderHost:
     def read(self, path: str) -> str | None:
         try:
             return self._real(path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+
+    def read_bytes(self, path: str, limit: int) -> bytes | None:
+        """Of what was recorded, which is text: a file of weights is never in a folder."""
+        try:
+            with self._real(path).open("rb") as stream:
+                return stream.read(limit)
         except OSError:
             return None
 

@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -43,6 +42,8 @@ READ_BLOCK_BYTES = 64 * 1024
 
 class LocalHost:
     """This machine. `environment` is what its children inherit (config gives it, already without secrets)."""
+
+    recorded = False
 
     def __init__(self, environment: Mapping[str, str], *, name: str = "localhost") -> None:
         self._environment = dict(environment)
@@ -76,14 +77,22 @@ class LocalHost:
         return Outcome(command, process.returncode, _text(out), _text(err), time.monotonic() - start)
 
     def read(self, path: str) -> str | None:
-        def read() -> str | None:
+        raw = self.read_bytes(path, READ_LIMIT_BYTES)
+        return None if raw is None else _text(raw)
+
+    def read_bytes(self, path: str, limit: int) -> bytes | None:
+        def read() -> bytes | None:
+            blocks: list[bytes] = []
+            left = limit
             try:
                 with Path(path).open("rb") as stream:
                     # By blocks: the kernel refuses to read a file of /proc/sys into a buffer of megabytes.
-                    blocks = iter(lambda: stream.read(READ_BLOCK_BYTES), b"")
-                    return _text(b"".join(islice(blocks, READ_LIMIT_BYTES // READ_BLOCK_BYTES)))
+                    while left > 0 and (block := stream.read(min(left, READ_BLOCK_BYTES))):
+                        blocks.append(block)
+                        left -= len(block)
             except OSError:
                 return None
+            return b"".join(blocks)
 
         return _bounded(read, None)
 

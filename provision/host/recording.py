@@ -55,6 +55,10 @@ class RecordingHost:
     def name(self) -> str:
         return self._view.name
 
+    @property
+    def recorded(self) -> bool:
+        return self._view.recorded
+
     def query(self, argv: Sequence[str], *, timeout_s: float = QUERY_TIMEOUT_S) -> Outcome:
         outcome = self._view.query(argv, timeout_s=timeout_s)
         return self._keep(lambda: self._commands.__setitem__(stable(tuple(argv)), outcome), outcome)
@@ -62,6 +66,10 @@ class RecordingHost:
     def read(self, path: str) -> str | None:
         text = self._view.read(path)
         return self._keep(lambda: self._files.update({path: text} if text is not None else {}), text)
+
+    def read_bytes(self, path: str, limit: int) -> bytes | None:
+        """Handed on and not kept: a folder is read by people."""
+        return self._view.read_bytes(path, limit)
 
     def glob(self, pattern: str) -> tuple[str, ...]:
         paths = self._view.glob(pattern)

@@ -98,12 +98,21 @@ class HostView(Protocol):
         """How reports call this host."""
         ...
 
+    @property
+    def recorded(self) -> bool:
+        """Whether this is a recording: it has no ports to ask, and its files are texts that were read before."""
+        ...
+
     def query(self, argv: Sequence[str], *, timeout_s: float = QUERY_TIMEOUT_S) -> Outcome:
         """Run a command that only looks. Not installed and hanging are two different answers; neither raises."""
         ...
 
     def read(self, path: str) -> str | None:
         """The text of a file (undecodable bytes replaced), or None where it is not there or not readable."""
+        ...
+
+    def read_bytes(self, path: str, limit: int) -> bytes | None:
+        """At most `limit` bytes from the beginning of a file; None where it is not there or not readable."""
         ...
 
     def glob(self, pattern: str) -> tuple[str, ...]:

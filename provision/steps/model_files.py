@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-from pathlib import Path
 from typing import Any
 
 from provision.host import HostView
@@ -90,48 +89,65 @@ def _weight_problems(view: HostView, directory: str) -> list[str]:
         return [f"`{directory}` has no weights (*.safetensors)"]
     for name in sorted(names):
         path = f"{directory}/{name}"
-        problem = weight_problem(Path(path)) if view.stat(path) else "is missing"
+        problem = weight_problem(view, path)
         if problem:
             found.append(f"`{path}` {problem}")
     return found
 
 
-def weight_problem(path: Path) -> str | None:
+def weight_problem(view: HostView, path: str) -> str | None:
     """What is wrong with one file of weights, or None. Only its header is read, however large it is.
 
     A safetensors file is 8 bytes of length (little-endian), that much JSON with each tensor's `data_offsets`, and the
     data; its size therefore is known from its head. https://huggingface.co/docs/safetensors
     """
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        head = stream.read(len(_POINTER))
-        if head == _POINTER:
-            return "is a Git LFS pointer, not the file: `git lfs pull`"
-        if path.suffix != ".safetensors":
-            return None if size else "is empty"
-        length = int.from_bytes(head[:_LENGTH_BYTES], "little")
-        if size < _LENGTH_BYTES or length > _LONGEST_HEADER_BYTES:
-            return "is not a safetensors file"
-        stream.seek(_LENGTH_BYTES)
-        header = _json_object(stream.read(length).decode("utf-8", errors="replace"))
-    if header is None:
-        return "is cut short: its header is not whole" if size < _LENGTH_BYTES + length else "is not a safetensors file"
-    ends = [
-        entry["data_offsets"][1] for entry in header.values() if isinstance(entry, dict) and "data_offsets" in entry
-    ]
-    whole = _LENGTH_BYTES + length + max(ends, default=0)
-    return (
-        None
-        if size == whole
-        else f"is cut short: {size} of {whole} bytes"
-        if size < whole
-        else "is longer than it says"
-    )
+    info = view.stat(path)
+    if info is None or info.is_directory:
+        return "is missing" if info is None else "is a directory"
+    head = view.read_bytes(path, len(_POINTER))
+    if head is None:
+        # A recording knows that the file was there, and holds nothing of what was in it.
+        return None if view.recorded else "cannot be read"
+    if head == _POINTER:
+        return "is a Git LFS pointer, not the file: `git lfs pull`"
+    if not path.endswith(".safetensors"):
+        return None if info.size else "is empty"
+    return _header_problem(view, path, int.from_bytes(head[:_LENGTH_BYTES], "little"), info.size)
+
+
+def _header_problem(view: HostView, path: str, length: int, size: int) -> str | None:
+    if size < _LENGTH_BYTES or length > _LONGEST_HEADER_BYTES:
+        return "is not a safetensors file"
+    if size < _LENGTH_BYTES + length:
+        return "is cut short: its header is not whole"
+    head = view.read_bytes(path, _LENGTH_BYTES + length)
+    return "cannot be read" if head is None else _size_problem(head, size)
+
+
+def _size_problem(head: bytes, size: int) -> str | None:
+    """`head` is the length and the whole header, `size` that of the file."""
+    header = _json_object(head[_LENGTH_BYTES:].decode("utf-8", errors="replace"))
+    ends = None if header is None else [_end(entry) for name, entry in header.items() if name != "__metadata__"]
+    if ends is None or None in ends:
+        return "is not a safetensors file"
+    whole = len(head) + max((end for end in ends if end is not None), default=0)
+    if size < whole:
+        return f"is cut short: {size} of {whole} bytes"
+    return None if size == whole else "is longer than it says"
+
+
+def _end(entry: object) -> int | None:
+    """Where a tensor's data ends, of `{"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}`."""
+    match entry:
+        case {"data_offsets": [int(start), int(end)]} if 0 <= start <= end:
+            return end
+        case _:
+            return None
 
 
 def _json_object(text: str) -> dict[str, Any] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
+from fakes import FakeHost, info
+from hypothesis import given
+from hypothesis import strategies as st
 
 from provision.errors import StepFailed, UsageError
+from provision.host import PathInfo
+from provision.host.folder import FolderHost
 from provision.host.local import LocalHost
 from provision.steps import model_files
 from provision.steps.model import HubModel, LocalModel, step_for
 
 HOST = LocalHost({})
+_KEYS = st.sampled_from(["data_offsets", "dtype", "shape", "__metadata__", "t"])
+
+
+class Bytes(FakeHost):
+    """A machine whose every file holds `content`; with None every file is there and may not be read."""
+
+    def __init__(self, content: bytes | None) -> None:
+        super().__init__()
+        self.content = content
+
+    def stat(self, path: str) -> PathInfo:
+        return info(size=len(self.content or b"?"))
+
+    def read_bytes(self, path: str, limit: int) -> bytes | None:
+        return self.content if self.content is None else self.content[:limit]
 
 
 def safetensors(size: int = 64) -> bytes:
     header = json.dumps({"__metadata__": {"a": "b"}, "w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}})
-    return len(header).to_bytes(8, "little") + header.encode() + bytes(size)
+    return headed(header.encode()) + bytes(size)
+
+
+def headed(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header
 
 
 @pytest.fixture
@@ -47,6 +72,11 @@ def test_whole(model: Path) -> None:
         (b"<html>not found</html>", "is not a safetensors file"),
         (b"", "is not a safetensors file"),
         (b"\x04\0\0\0\0\0\0\0[1]\n", "is not a safetensors file"),
+        (headed(b'{"t":{"data_offsets":[1]}}'), "is not a safetensors file"),
+        (headed(b'{"t":{"data_offsets":["0","4"]}}'), "is not a safetensors file"),
+        (headed(b'{"t":{"data_offsets":[4,0]}}'), "is not a safetensors file"),
+        (headed(b'{"t":7}'), "is not a safetensors file"),
+        (headed(b"[" * 100_000), "is not a safetensors file"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
             "is a Git LFS pointer, not the file: `git lfs pull`",
@@ -57,6 +87,41 @@ def test_weights_that_are_not_whole(model: Path, content: bytes, problem: str) -
     (model / "model.safetensors").write_bytes(content)
     assert problems(model) == [f"`model.safetensors` {problem.format(len(content), len(safetensors()))}"]
     assert problems(model, weights=False) == []
+
+
+@given(
+    content=st.one_of(
+        st.binary(max_size=200),
+        st.binary(max_size=200).map(headed),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+            max_leaves=10,
+        ).map(lambda value: headed(json.dumps(value).encode())),
+    )
+)
+def test_any_bytes_have_a_verdict(content: bytes) -> None:
+    host = Bytes(content)
+    start = time.monotonic()
+    problem = model_files.weight_problem(host, "/m/model.safetensors")
+    assert problem is None or (isinstance(problem, str) and problem.startswith("is "))
+    assert time.monotonic() - start < 1
+
+
+def test_weights_that_may_not_be_read_say_so() -> None:
+    host = Bytes(None)
+    assert model_files.weight_problem(host, "/m/model.safetensors") == "cannot be read"
+    assert model_files.weight_problem(host, "/m/pytorch_model.bin") == "cannot be read"
+
+
+def test_weights_of_a_recorded_machine_are_not_looked_for_on_this_one(tmp_path: Path) -> None:
+    (tmp_path / "commands.yml").write_text("[]")
+    (tmp_path / "view.yml").write_text(
+        "paths:\n  /models/llama/tokenizer.json: {size: 2}\n  /models/llama/model.safetensors: {size: 5000000000}\n"
+    )
+    (tmp_path / "root/models/llama").mkdir(parents=True)
+    (tmp_path / "root/models/llama/config.json").write_text('{"model_type": "llama"}')
+    assert model_files.problems(FolderHost(tmp_path), "/models/llama") == ()
 
 
 def test_a_shard_that_the_index_names_is_missing_or_cut(model: Path) -> None:
