@@ -123,9 +123,9 @@ def _launch(decision: Decision, model: str, wishes: Options) -> Launch:
         serve = structs.replace(serve, served_name=serve.served_name or SERVED_NAME)
     elif model.startswith(("./", "../", "~")):
         path = str(Path(model).expanduser().absolute())
-    launch = render(stack.engine, stack.version, serve, python=python, model_path=path)
     gpus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": wishes.gpus} if wishes.gpus else {}
-    return replace(launch, variables={**plan.variables_of(decision, gpus), **launch.variables})
+    given = plan.variables_of(decision, gpus)
+    return render(stack.engine, stack.version, serve, python=python, model_path=path, given=given)
 
 
 def _on_a_free_port(view: HostView, decision: Decision, name: str) -> Serve:
@@ -170,13 +170,14 @@ def question(
     places = places_of(layout, wishes, home)
     if assumed:
         facts = assume.facts(_assumed(assumed, catalog, wishes))
-        installed = frozenset[str]()
+        installed = begun = frozenset[str]()
     else:
         directories = (places.prefix, places.models, places.huggingface)
         facts = with_disks(view, gathering(), directories) if gathering else gather(view, directories=directories)
         facts = _with_named_python(view, facts, wishes)
-        stamps = (environment.stamp for environment in environments.list_environments(view, places.prefix))
-        installed = frozenset(stamp.lock_digest for stamp in stamps if stamp)
+        there = environments.list_environments(view, places.prefix)
+        installed = frozenset(one.stamp.lock_digest for one in there if one.stamp)
+        begun = frozenset(one.name for one in there if not one.stamp)
     return Question(
         wishes=wishes,
         facts=facts,
@@ -184,6 +185,7 @@ def question(
         locks=locks,
         sizes=sizes.load(Path(locks) / sizes.FILE),
         installed=installed,
+        begun=begun,
         home=home,
     )
 

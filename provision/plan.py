@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from provision.decision import Decision
 from provision.environments import Receipt, path_for, python_of
+from provision.errors import ProvisionError
 from provision.host import HostView
 from provision.serving import tiny_model
 from provision.serving.launch import Launch
-from provision.steps import Step
+from provision.steps import Precondition, Step
 from provision.steps.container import ContainerStep
 from provision.steps.directories import Directories, Directory
 from provision.steps.environment import Environment
@@ -30,12 +31,16 @@ BUILTIN_MODEL = "builtin:tiny-gpt2"
 
 @dataclass(frozen=True, kw_only=True)
 class Foresight:
-    """What would become of a step today; `would_change` is None where the machine is not here to be looked at."""
+    """What would become of a step today; `would_change` is None where the machine is not here to be looked at.
+
+    `problem` is why it would fail, where that can be told already.
+    """
 
     id: str
     preview: str
     would_change: bool | None
     looks_only: bool = False
+    problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +60,20 @@ class Plan:
                 preview=step.preview(),
                 would_change=None if view is None else not step.looks_only and not step.satisfied(view),
                 looks_only=step.looks_only,
+                problem=None if view is None else _problem(step, view),
             )
             for step in self.steps
             if step.id not in self.left_out
         )
+
+
+def _problem(step: Step, view: HostView) -> str | None:
+    if isinstance(step, Precondition):
+        try:
+            step.check(view)
+        except ProvisionError as error:
+            return str(error)
+    return None
 
 
 def build(

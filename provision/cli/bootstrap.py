@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @common.wishes
-@click.option("--name", metavar="NAME", help="What the server is called; the target's name otherwise.")
+@common.server_name
 @click.option("--free-port", is_flag=True, help="Stop whoever listens on the port, after naming them.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, change nothing.")
 @click.option("--only", multiple=True, metavar="STEP", help="Take these steps only (repeatable).")

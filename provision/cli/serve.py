@@ -15,7 +15,7 @@ from provision.errors import ServingFailed, StepFailed, UsageError
 from provision.host import HostView
 from provision.host.local import LocalHost
 from provision.secrets import mask
-from provision.serving import log, record, server
+from provision.serving import log, record, relaunch, server
 from provision.serving.status import Status, status
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def start(
     """Start a server and wait until it is ready.
 
     With --target it is started with that target's settings, from the environment that `sgprov bootstrap` installed;
-    without, again with what it was started with the last time.
+    without, again with what it was started with the last time (after a rollback, from the environment gone back to).
     """
     host, wishes = common.local_host(), common.options(file, {**flags, "name": name})
     if not wishes.target:
@@ -76,7 +76,7 @@ def _start_again(host: LocalHost, wishes: config.Options, *, as_json: bool) -> S
     servers, known = find_one(host, wishes)
     if status(host, known).health == "running":
         return _one(host, known, changed=False)
-    return _waited(host, server.restart(host, servers, name=known.name), as_json=as_json)
+    return _restarted(host, servers, known, as_json=as_json)
 
 
 @serve.command()
@@ -84,10 +84,10 @@ def _start_again(host: LocalHost, wishes: config.Options, *, as_json: bool) -> S
 @common.prefix
 @common.as_json
 def restart(name: str | None, prefix: str | None, *, as_json: bool) -> Shown:
-    """Stop a server and start it again with the same settings."""
+    """Stop a server and start it again with the same settings; after a rollback, from the environment gone back to."""
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
     servers, known = find_one(host, wishes)
-    return _waited(host, server.restart(host, servers, name=known.name), as_json=as_json)
+    return _restarted(host, servers, known, as_json=as_json)
 
 
 @serve.command()
@@ -177,8 +177,10 @@ def find_one(view: HostView, wishes: config.Options) -> tuple[str, record.Server
     raise UsageError("there are several servers", hint=f"name one of {names}")
 
 
-def _waited(host: LocalHost, started: record.Server, *, as_json: bool) -> Shown:
-    with progress.phases(started.name, as_json=as_json) as tell:
+def _restarted(host: LocalHost, servers: str, known: record.Server, *, as_json: bool) -> Shown:
+    launch, stack = relaunch.launch_of(host, servers.removesuffix("/servers"), known)
+    with progress.phases(known.name, as_json=as_json) as tell:
+        started = server.restart(host, servers, name=known.name, launch=launch, stack=stack)
         ready = server.wait_until_ready(host, started, tell=tell)
     return _one(host, ready, changed=True)
 

@@ -57,13 +57,8 @@ class Port:
         return not self._strangers(host)
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
+        self.check(host)
         strangers = self._strangers(host)
-        if strangers and not self.free:
-            raise StepFailed(
-                "\n".join(describe(one, self.ports[0]) for one in strangers), hint=self._hint(host, strangers)
-            )
-        for stranger in strangers:
-            _refuse_untouchable(host, stranger)
         for stranger in strangers:
             tell(Progress(text=f"stopping: {describe(stranger, self.ports[0])}"))
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -78,6 +73,15 @@ class Port:
                 hint="something starts it again (a service manager, a container); stop it there, or use `--port auto`",
             )
         return f"port {self.ports[0]} is free"
+
+    def check(self, view: HostView) -> None:
+        strangers = self._strangers(view)
+        if strangers and not self.free:
+            raise StepFailed(
+                "\n".join(describe(one, self.ports[0]) for one in strangers), hint=self._hint(view, strangers)
+            )
+        for stranger in strangers:
+            _refuse_untouchable(view, stranger)
 
     def _strangers(self, view: HostView) -> tuple[Listener, ...]:
         """Listeners on our ports that are not our own server, one for each port and process."""

@@ -15,10 +15,11 @@ from provision.catalog.shipped import folder
 from provision.config import Options
 from provision.decision import Question, decide
 from provision.errors import CommandFailed, ProvisionError, ServingFailed, StepFailed, UsageError, WrongPython
-from provision.host import Host, HostView
+from provision.host import Host, HostView, Listener
 from provision.plan import Plan
 from provision.report import Finding, Severity, Status
 from provision.steps import Applied, Progress, Step
+from provision.steps.port import Port
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,19 @@ def test_the_first_failure_stops_the_rest_with_its_own_status(error: ProvisionEr
     assert [step.status for step in report.steps] == [Status.FAILED, Status.NOT_REACHED]
     assert (log, report.ok, report.exit_status) == ([], False, exit_status)
     assert report.steps[0].error == str(error)
+
+
+def test_what_is_hopeless_is_told_before_the_first_change() -> None:
+    log: list[str] = []
+    port = Port(ports=(30000,))
+    host = FakeHost()
+    host.ears = [Listener(port=30000, address="127.0.0.1", pid=4711, process="jupyter", command="jupyter-lab")]
+    made = plan(Change(id="one", log=log), port, Change(id="two", log=log))
+    report = runner.apply(made, host)
+    assert [step.status for step in report.steps] == [Status.NOT_REACHED, Status.FAILED, Status.NOT_REACHED]
+    assert (log, report.exit_status) == ([], 5)
+    assert "pid 4711" in (report.steps[1].error or "")
+    assert "pid 4711" in (made.foresee(host)[1].problem or "")
 
 
 def test_a_failed_command_is_diagnosed() -> None:
