@@ -42,6 +42,11 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True):
     time: str
     schema: int = 1
 
+    @property
+    def stack(self) -> str:
+        """The stack's name, from the lock's, such as `sglang-0.5.23.cp313.x86_64.txt`."""
+        return self.lock.rsplit(".cp", 1)[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -20,7 +20,10 @@ _ELSEWHERE = ("model", "extra")
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A server, ready to be started: its command, the variables to set, where it answers and what ports it takes."""
+    """A server, ready to be started: its command, the variables to set, where it answers and what ports it takes.
+
+    `serve`, `python` and `given` are what it was rendered from, None where the command was not made by `render`.
+    """
 
     engine: str
     version: str
@@ -29,12 +32,24 @@ class Launch:
     url: str
     model: str
     ports: tuple[DerivedPort, ...] = ()
+    serve: Serve | None = None
+    python: str | None = None
+    given: dict[str, str] = field(default_factory=dict)
 
 
-def render(engine: str, version: str, serve: Serve, *, python: str, model_path: str) -> Launch:
+def render(
+    engine: str,
+    version: str,
+    serve: Serve,
+    *,
+    python: str,
+    model_path: str,
+    given: Mapping[str, str] | None = None,
+) -> Launch:
     """The launch of `serve` with that version of an engine, whose environment's interpreter is `python`.
 
-    Raises `UsageError` for a setting that this version does not know.
+    `given` are variables beside those that the engine's rows set. Raises `UsageError` for a setting that this version
+    does not know.
     """
     row = engine_named(engine)
     words = {"python": python, "bin": str(PurePosixPath(python).parent), "model": model_path}
@@ -51,10 +66,13 @@ def render(engine: str, version: str, serve: Serve, *, python: str, model_path: 
         engine=engine,
         version=version,
         argv=(*argv, *serve.extra),
-        variables=variables,
+        variables={**(given or {}), **variables},
         url=url_of(serve.host, serve.port),
         model=model_path,
         ports=derive(row, version, serve),
+        serve=serve,
+        python=python,
+        given=dict(given or {}),
     )
 
 

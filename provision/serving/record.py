@@ -7,10 +7,13 @@ from typing import Literal
 
 import msgspec
 
+from provision.catalog.rows import Serve
 from provision.errors import UsageError
 from provision.host.view import Host, HostView
 from provision.secrets import mask
 from provision.serving import processes
+from provision.serving.launch import Launch
+from provision.serving.ports import DerivedPort
 from provision.serving.processes import ProcessStat
 
 State = Literal["starting", "ready", "failed", "stopped"]
@@ -20,7 +23,8 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """One start of a server. `pid` is None until it runs, `started_ticks` names its process beyond doubt.
 
-    `argv` is what restart needs, unmasked, in a file that only its owner reads; show `public()` instead.
+    `argv` is what restart needs, unmasked, in a file that only its owner reads; show `public()` instead. `serve`,
+    `python` and `given` are what the command was rendered from: with them it can be rendered for another environment.
     """
 
     id: str
@@ -37,11 +41,31 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     machine: str
     boot: str
+    ports: tuple[DerivedPort, ...] = ()
+    serve: Serve | None = None
+    python: str | None = None
+    given: dict[str, str] = {}
     state: State = "starting"
     pid: int | None = None
     started_ticks: int = 0
     ready_after_s: float | None = None
     schema: int = 1
+
+    @property
+    def launch(self) -> Launch:
+        """What it was started with, to start it again."""
+        return Launch(
+            engine=self.engine,
+            version=self.version,
+            argv=self.argv,
+            variables=self.variables,
+            url=self.url,
+            model=self.model,
+            ports=self.ports,
+            serve=self.serve,
+            python=self.python,
+            given=self.given,
+        )
 
     def public(self) -> dict[str, object]:
         """What a report may hold of it."""

@@ -102,12 +102,18 @@ def stop(host: Host, servers: str, *, name: str = "default", grace_s: float = GR
 
 
 def restart(
-    host: Host, servers: str, *, name: str = "default", launch: Launch | None = None, grace_s: float = GRACE_S
+    host: Host,
+    servers: str,
+    *,
+    name: str = "default",
+    launch: Launch | None = None,
+    stack: str | None = None,
+    grace_s: float = GRACE_S,
 ) -> Server:
-    """Stop, then start: with another launch, or again with what it was started with. Does not wait."""
+    """Stop, then start: with another launch (of `stack`), or again with what it was started with. Does not wait."""
     server = known(host, servers, name=name)
     stop(host, servers, name=name, grace_s=grace_s)
-    return start(host, servers, launch or _launch_of(server), name=name, stack=server.stack)
+    return start(host, servers, launch or server.launch, name=name, stack=stack or server.stack)
 
 
 def known(host: Host, servers: str, *, name: str = "default") -> Server:
@@ -135,6 +141,10 @@ def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str 
         url=launch.url,
         argv=launch.argv,
         variables=launch.variables,
+        ports=launch.ports,
+        serve=launch.serve,
+        python=launch.python,
+        given=launch.given,
         log=path,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         machine=processes.machine_name(host),
@@ -224,17 +234,6 @@ def _no_proxy(host: Host) -> dict[str, str]:
     given = host.variable("NO_PROXY") or host.variable("no_proxy") or ""
     entries = ",".join(dict.fromkeys([*filter(None, given.split(",")), "127.0.0.1", "localhost", "::1"]))
     return {"NO_PROXY": entries, "no_proxy": entries}
-
-
-def _launch_of(server: Server) -> Launch:
-    return Launch(
-        engine=server.engine,
-        version=server.version,
-        argv=server.argv,
-        variables=server.variables,
-        url=server.url,
-        model=server.model,
-    )
 
 
 @contextmanager
