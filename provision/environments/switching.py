@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from provision.environments.layout import CURRENT, PREVIOUS, Stamp, current, previous, read_stamp
+from provision.environments.locking import alone
 from provision.environments.receipts import Receipt, read_receipt, receipt_history, write_receipt
 from provision.errors import StepFailed
 from provision.host import Host
@@ -15,9 +16,14 @@ def switch(host: Host, prefix: str, path: str) -> None:
 
     Raises `StepFailed` for an environment without a stamp: what was interrupted must never be in use.
     """
+    with alone(host, prefix):
+        _switch(host, prefix, path)
+
+
+def _switch(host: Host, prefix: str, path: str) -> None:
     if read_stamp(host, path) is None:
         raise StepFailed(
-            f"`{path}` is not a complete environment", hint="run `sgprov bootstrap` again: it completes it"
+            f"`{path}` is not a complete environment", hint="run `sgprov bootstrap` again: it makes it anew"
         )
     before = current(host, prefix)
     if before == path:
@@ -34,6 +40,11 @@ def rollback(host: Host, prefix: str) -> str:
     The receipt then says what is in use, and from where it was gone back. Interrupted between the two, the receipt
     still says what was installed last, as `doctor` will tell; running it again would come back.
     """
+    with alone(host, prefix):
+        return _rollback(host, prefix)
+
+
+def _rollback(host: Host, prefix: str) -> str:
     now, before = current(host, prefix), previous(host, prefix)
     stamp = read_stamp(host, before) if before else None
     if before is None or stamp is None:
@@ -44,7 +55,7 @@ def rollback(host: Host, prefix: str) -> str:
     if before == now:
         raise StepFailed(f"`{before}` is in use already, and no other is kept")
     receipt = _receipt(host, prefix, stamp)
-    switch(host, prefix, before)
+    _switch(host, prefix, before)
     if receipt and now:
         left = now.rsplit("/", 1)[-1]
         write_receipt(host, prefix, msgspec.structs.replace(receipt, smoke={}, rolled_back_from=left))

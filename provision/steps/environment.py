@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import msgspec
 
 from provision import __version__
-from provision.environments import installer, interpreters, layout, receipts, watching
+from provision.environments import installer, interpreters, layout, locking, receipts, watching
 from provision.errors import CheckFailed, StepFailed
 from provision.host import Host, HostView
 from provision.locks import sizes
 from provision.locks.lockfile import Lock
+from provision.report import Finding
 from provision.steps.base import Applied, Progress
 from provision.steps.disk import check_disk, check_links
 
@@ -53,6 +54,20 @@ class Environment:
         return not self.reinstall and layout.is_complete(host, self.path, self.lock)
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
+        with locking.alone(
+            host,
+            self.prefix,
+            patience_s=locking.LONG_S,
+            tell=lambda text: tell(Progress(text=text, milestone=True)),
+        ):
+            # Another run may have made it while this one waited.
+            return self._found(host) if self.satisfied(host) else self._made(host, tell)
+
+    def _found(self, host: HostView) -> Applied:
+        stamp = layout.read_stamp(host, self.path)
+        return self._applied(stamp.python if stamp else "")
+
+    def _made(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         interpreter = interpreters.find(host, prefix=self.prefix, python=self.lock.python, path=self.interpreter)
         if interpreter is None:
             raise StepFailed(f"the Python {self.lock.python} for `{self.lock.name}` is gone: `{self.interpreter}`")
@@ -66,10 +81,13 @@ class Environment:
             raise StepFailed(f"uv ended well, but {len(lacking)} wheels are not there: {', '.join(lacking[:5])}")
         self._stamp(host, interpreter)
         copied = check_links(host, prefix=self.prefix)
+        return self._applied(interpreter.version, (copied,) if copied else ())
+
+    def _applied(self, python: str, findings: tuple[Finding, ...] = ()) -> Applied:
         return Applied(
             note=f"{len(self.lock.requirements)} wheels in `{self.path}`",
-            findings=(copied,) if copied else (),
-            data={"environment": self.path, "lock_digest": self.lock.digest, "python": interpreter.version},
+            findings=findings,
+            data={"environment": self.path, "lock_digest": self.lock.digest, "python": python},
         )
 
     def _prepare(self, host: Host, interpreter: str) -> None:
