@@ -73,7 +73,9 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in own
     command = next((argument for argument in own if not argument.startswith("-")), "sgprov")
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        # `nohup` has it ignored, which is to stay.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
         return _answer(arguments, as_json=as_json)
     except errors.ProvisionError as error:
