@@ -179,7 +179,8 @@ def find_one(view: HostView, wishes: config.Options) -> tuple[str, record.Server
 
 def _restarted(host: LocalHost, servers: str, known: record.Server, *, as_json: bool) -> Shown:
     launch, stack = relaunch.launch_of(host, servers.removesuffix("/servers"), known)
-    with progress.phases(known.name, as_json=as_json) as tell:
+    undone = server.undone_if_interrupted(host, servers, name=known.name)
+    with progress.phases(known.name, as_json=as_json) as tell, undone:
         started = server.restart(host, servers, name=known.name, launch=launch, stack=stack)
         ready = server.wait_until_ready(host, started, tell=tell)
     return _one(host, ready, changed=True)
