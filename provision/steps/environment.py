@@ -109,14 +109,18 @@ class Environment:
             # uv writes a little more than the wheels hold (its own notes), which must not read as 101 %.
             tell(Progress(text=text, done=min(count, total) if total else count, total=total))
 
-        with watching.watch(host, written):
-            installer.sync(
-                host,
-                self.path,
-                self.lock,
-                reinstall=self.reinstall,
-                on_line=lambda line: tell(Progress(text=line.strip())),
-            )
+        try:
+            with watching.watch(host, written):
+                installer.sync(
+                    host,
+                    self.path,
+                    self.lock,
+                    reinstall=self.reinstall,
+                    on_line=lambda line: tell(Progress(text=line.strip())),
+                )
+        except StepFailed as error:
+            error.findings = error.findings or _known_causes(error)
+            raise
 
     def _stamp(self, host: Host, interpreter: interpreters.Interpreter) -> None:
         stamp = layout.Stamp(
@@ -130,6 +134,13 @@ class Environment:
         )
         host.write(f"{self.path}/{layout.LOCK}", self.lock.text)
         host.write(f"{self.path}/{layout.STAMP}", msgspec.json.encode(stamp).decode() + "\n")
+
+
+def _known_causes(error: StepFailed) -> tuple[Finding, ...]:
+    """What the last words of an installer are known to mean."""
+    from provision.diagnosis.matcher import diagnose_text  # noqa: PLC0415  # a second of patterns
+
+    return diagnose_text(str(error)).to_findings()
 
 
 def estimate(known: sizes.Sizes) -> str:

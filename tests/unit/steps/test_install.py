@@ -144,8 +144,9 @@ def test_an_index_out_of_reach_is_told(box: Box) -> None:
     box.host = LocalHost({**box.variables, "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"})
     lock = box.lock()
     (box.folder / "uv.toml").write_text("")
-    with pytest.raises(StepFailed, match="the package index is out of reach"):
+    with pytest.raises(StepFailed, match="the package index is out of reach") as caught:
         box.step(lock).apply(box.host, lambda _: None)
+    assert [finding.check for finding in caught.value.findings][:1] == ["index-unreachable"]
 
 
 def test_two_environments_a_rollback_and_the_garbage(box: Box) -> None:
