@@ -106,8 +106,12 @@ class Port:
         unseen = next((one for one in strangers if one.pid is None), None)
         if unseen:
             return f"`sudo ss -ltnp 'sport = :{unseen.port}'` says who it is; `--port auto` takes another port"
+        stop = f"`--free-port` stops it, or: `kill {strangers[0].pid}`"
         base = self.ports[0]
-        free = next_free(view, base + 1, lambda port: (one - base + port for one in self.ports))
+        try:
+            free = next_free(view, base + 1, lambda port: (one - base + port for one in self.ports))
+        except StepFailed:
+            return f"{stop}; no higher port is free, `--port` names a lower one"
         return f"`--free-port` stops it, `--port auto` takes the next free one ({free}), or: `kill {strangers[0].pid}`"
 
 
