@@ -133,7 +133,7 @@ def _on_a_free_port(view: HostView, decision: Decision, name: str) -> Serve:
     stack, serve = decision.stack, decision.serve
     assert stack is not None  # noqa: S101  # the caller looked
     known = record.load(view, record.directory_of(f"{decision.places.prefix}/servers", name))
-    if known and known.state in {"starting", "ready"} and view.stat(f"/proc/{known.pid}"):
+    if known and record.members(view, known):
         return structs.replace(serve, port=int(known.url.rsplit(":", 1)[1]))
 
     def ports_of(port: int) -> tuple[int, ...]:
@@ -152,6 +152,8 @@ def _left_out(built: Plan, manner: Manner) -> frozenset[str]:
         left_out |= known - set(manner.only)
     if not manner.smoke:
         left_out |= plan.LAUNCH_STEPS
+    if "switch" in left_out and "receipt" not in manner.only:
+        left_out.add("receipt")
     return frozenset(left_out)
 
 

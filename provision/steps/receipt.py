@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from provision import environments
+from provision.errors import StepFailed
 from provision.host import Host, HostView
 from provision.steps.base import Progress
 
@@ -17,7 +18,7 @@ from provision.steps.base import Progress
 class WriteReceipt:
     """The latest receipt says the same as `receipt`, whose time is set when it is written.
 
-    `smoke` is the file with the result of the smoke test, where there was one.
+    `smoke` is the file with the result of this run's smoke test, None where it has none.
     """
 
     prefix: str
@@ -34,10 +35,19 @@ class WriteReceipt:
         return f"write `{self.prefix}/receipt.json`"
 
     def satisfied(self, host: HostView) -> bool:
-        return self.receipt.same_as(environments.read_receipt(host, self.prefix))
+        latest = environments.read_receipt(host, self.prefix)
+        # What was installed without a test and has passed one now is to say so.
+        untold = self.smoke is not None and latest is not None and not latest.smoke
+        return self.receipt.same_as(latest) and not untold
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         tell(Progress(text=self.preview()))
+        now = environments.current(host, self.prefix)
+        if self.receipt.environment and (now is None or now.rsplit("/", 1)[-1] != self.receipt.environment):
+            raise StepFailed(
+                f"no receipt is written: `{self.receipt.environment}` is not in use",
+                hint="without `--skip switch` the environment is put in use first",
+            )
         text = host.read(self.smoke) if self.smoke else None
         receipt = structs.replace(self.receipt, smoke=json.loads(text)) if text else self.receipt
         written = environments.write_receipt(host, self.prefix, receipt)
