@@ -38,7 +38,7 @@ CHECK_FAILED = 4
 @click.option("--verbose", "-v", is_flag=True, help="Show what is well, too.")
 @click.option(
     "--wait",
-    type=float,
+    type=common.Seconds(most=600),
     default=1.5,
     metavar="SECONDS",
     help="How long a host of the network may take to answer (1.5).",

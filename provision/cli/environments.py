@@ -116,7 +116,9 @@ def rollback(prefix: str | None, *, as_json: bool) -> Shown:
 
 @environments.command()
 @common.prefix
-@click.option("--keep", default=2, show_default=True, metavar="N", help="How many to keep at least.")
+@click.option(
+    "--keep", type=click.IntRange(min=0), default=2, show_default=True, metavar="N", help="How many to keep at least."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be removed.")
 @common.as_json
 def clear(prefix: str | None, keep: int, *, dry_run: bool, as_json: bool) -> Shown:
@@ -178,5 +180,5 @@ def _show(found: list[tuple[str, installed.Environment]], screen: Console) -> No
         screen.print("nothing is installed here")
     for _, one in found:
         state = "current" if one.current else "previous" if one.previous else "" if one.stamp else "unfinished"
-        made = f"Python {one.stamp.python}, {one.stamp.time}" if one.stamp else "the next bootstrap completes it"
+        made = f"Python {one.stamp.python}, {one.stamp.time}" if one.stamp else "the next bootstrap makes it anew"
         render.line(screen, (f"{state:<12}", "bold"), f"{one.path}  {made}")

@@ -12,13 +12,22 @@ from provision.cli.serve import find_one
 from provision.errors import ServingFailed
 from provision.report import Report, Severity
 from provision.serving import smoke as smoking
+from provision.serving.client import shown
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--url", metavar="URL", help="Test this server instead of one of ours, such as http://10.0.0.5:30000.")
 @click.option("--model", metavar="NAME", help="Also see that it serves this model.")
-@click.option("--timeout", "timeout_s", type=float, default=smoking.TIMEOUT_S, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=common.Seconds(most=86400),
+    default=smoking.TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each request may take.",
+)
 @common.prefix
 @common.as_json
 def smoke(
@@ -31,7 +40,9 @@ def smoke(
     del as_json
     key = config.secret("SGPROV_API_KEY")
     if url:
-        asked = url
+        # A login in it is for the server, and for nobody who reads the result; it is known by what stands before it.
+        url = url if "://" in url else f"http://{url}"
+        asked = shown(url)
         findings = smoking.run(url, api_key=key, timeout_s=timeout_s, expect_model=model)
     else:
         _, known = find_one(common.local_host(), config.load({"name": name, "prefix": prefix}))
