@@ -123,6 +123,9 @@ def _launch(decision: Decision, model: str, wishes: Options) -> Launch:
         serve = structs.replace(serve, served_name=serve.served_name or SERVED_NAME)
     elif model.startswith(("./", "../", "~")):
         path = str(Path(model).expanduser().absolute())
+    elif model and not model.startswith("/"):
+        # It will be served from where it was fetched to, and is to be called what it was asked for by.
+        serve = structs.replace(serve, served_name=serve.served_name or model)
     gpus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": wishes.gpus} if wishes.gpus else {}
     given = plan.variables_of(decision, gpus)
     return render(stack.engine, stack.version, serve, python=python, model_path=path, given=given)

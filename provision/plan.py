@@ -16,7 +16,7 @@ from provision.steps.container import ContainerStep
 from provision.steps.directories import Directories, Directory
 from provision.steps.environment import Environment
 from provision.steps.interpreter import Interpreter
-from provision.steps.model import step_for
+from provision.steps.model import HubModel, step_for
 from provision.steps.port import Port, needed
 from provision.steps.receipt import WriteReceipt
 from provision.steps.server import StartServer
@@ -128,15 +128,17 @@ def _stack_steps(
         model=model,
         port=decision.serve.port,
     )
+    models = _model_steps(decision, environment, model)
+    hub = next((step for step in models if isinstance(step, HubModel)), None)
     return (
         Directories(
             directories=tuple(Directory(path=path) for path in (places.prefix, places.models, places.huggingface))
         ),
         Interpreter(python=lock.python, prefix=places.prefix, path=decision.interpreter),
         Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter),
-        *_model_steps(decision, environment, model),
+        *models,
         Port(ports=needed(launch.ports), free=free_port, server=f"{servers}/{name}"),
-        StartServer(servers=servers, name=name, launch=launch, stack=lock.stack),
+        StartServer(servers=servers, name=name, launch=launch, stack=lock.stack, hub=hub),
         Smoke(servers=servers, name=name, launch=launch, api_key=api_key),
         Switch(prefix=places.prefix, path=environment),
         WriteReceipt(prefix=places.prefix, receipt=receipt, smoke=f"{servers}/{name}/{RESULT}"),

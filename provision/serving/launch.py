@@ -76,6 +76,15 @@ def render(
     )
 
 
+def at(launch: Launch, model_path: str) -> Launch:
+    """The same launch with the model at that place; as it is where it was not made by `render`."""
+    if launch.serve is None or launch.python is None or launch.model == model_path:
+        return launch
+    return render(
+        launch.engine, launch.version, launch.serve, python=launch.python, model_path=model_path, given=launch.given
+    )
+
+
 def url_of(host: str, port: int) -> str:
     """Where a server on this machine is asked: one that listens on every address answers on the loopback one."""
     asked = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  # nothing is bound
