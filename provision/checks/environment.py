@@ -31,6 +31,9 @@ _MODULES = {"sglang": ("torch", "sglang", "transformers"), "lmdeploy": ("torch",
 # Whose shared libraries are compared in size: the ones that are half of the disk space and all of the speed.
 _PACKAGES = ("torch", "sgl_kernel", "sglang_kernel", "triton")
 _SHOWN = 3
+# A line of a RECORD that is longer, or a size that is, is damage.
+_LONGEST_LINE = 10_000
+_MOST_DIGITS = 19
 
 
 def _installed(context: Context) -> bool:
@@ -204,8 +207,10 @@ def environment_library_path(context: Context) -> Iterator[Finding]:
 
 def parse_libraries(text: str) -> list[tuple[str, int]]:
     """Shared libraries and their sizes in a RECORD, from lines such as `torch/lib/libtorch.so,sha256=eB5…,262`."""
-    rows = csv.reader(line for line in text.splitlines() if ".so" in line)
-    return [(row[0], int(row[2])) for row in rows if len(row) > 2 and row[2].isdecimal() and ".so" in row[0]]  # noqa: PLR2004
+    lines = [line for line in text.splitlines() if ".so" in line and len(line) <= _LONGEST_LINE]
+    # Each alone: a quote that is not closed takes the lines that follow for its own.
+    rows = [row for line in lines for row in csv.reader([line]) if len(row) > 2 and ".so" in row[0]]  # noqa: PLR2004
+    return [(row[0], int(row[2])) for row in rows if row[2].isdecimal() and len(row[2]) <= _MOST_DIGITS]
 
 
 def _size(context: Context, path: str) -> int | None:
