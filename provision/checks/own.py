@@ -31,11 +31,16 @@ def own_pids(context: Context) -> frozenset[int]:
     return frozenset(pid for pids in living(context).values() for pid in pids)
 
 
+def everyone(context: Context) -> tuple[Process, ...]:
+    """All processes of this host, listed once: that is a tenth of a second."""
+    return context.once("processes", context.view.processes)
+
+
 def engines(context: Context) -> tuple[Process, ...]:
     """Processes of inference engines, ours and others'."""
     return context.once(
         "engines",
-        lambda: tuple(one for one in context.view.processes() if _ENGINE.search(one.command or one.name)),
+        lambda: tuple(one for one in everyone(context) if _ENGINE.search(one.command or one.name)),
     )
 
 
@@ -45,7 +50,7 @@ def prefix_of(context: Context, pid: int) -> str | None:
     A worker may have written its title over its environment: then its parents are asked, up to the one that was
     started, which has the marker.
     """
-    commands = {one.pid: one.command for one in context.view.processes()}
+    commands = {one.pid: one.command for one in everyone(context)}
     seen = set[int]()
     marked, prefix = False, ""
     while pid > 1 and pid not in seen:
