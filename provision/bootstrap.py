@@ -35,7 +35,10 @@ from provision.steps.server import StartServer
 
 @dataclass(frozen=True, kw_only=True)
 class Manner:
-    """How to go about it: steps to leave out or alone to take, arguments for the engine, what to do with the port."""
+    """How to go about it: steps to leave out or alone to take, arguments for the engine, what to do with the port.
+
+    `wheels` is a folder, or the address of a page, from which every wheel is taken instead of from the index.
+    """
 
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
@@ -43,6 +46,7 @@ class Manner:
     free_port: bool = False
     extra: tuple[str, ...] = ()
     api_key: str | None = None
+    wheels: str | None = None
 
 
 def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, assumed: str | None = None) -> Plan:
@@ -64,7 +68,15 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         if wishes.port == "auto":
             decision = replace(decision, serve=_on_a_free_port(view, decision, name))
         launch = _launch(decision, model or "", wishes)
-    built = plan.build(decision, launch, name=name, model=model, free_port=manner.free_port, api_key=manner.api_key)
+    built = plan.build(
+        decision,
+        launch,
+        name=name,
+        model=model,
+        free_port=manner.free_port,
+        api_key=manner.api_key,
+        wheels=manner.wheels,
+    )
     return plan.leaving_out(built, _left_out(built, manner))
 
 

@@ -84,12 +84,18 @@ def build(
     model: str | None,
     free_port: bool = False,
     api_key: str | None = None,
+    wheels: str | None = None,
 ) -> Plan:
-    """The steps that make the decision true. `launch` is None for a container, `model` as it was asked for."""
+    """The steps that make the decision true. `launch` is None for a container, `model` as it was asked for.
+
+    `wheels` is where all wheels are taken from, if not from the index.
+    """
     if decision.stack is None or decision.lock is None or launch is None:
         steps = _container_steps(decision)
     else:
-        steps = _stack_steps(decision, launch, name=name, model=model, free_port=free_port, api_key=api_key)
+        steps = _stack_steps(
+            decision, launch, name=name, model=model, free_port=free_port, api_key=api_key, wheels=wheels
+        )
     return Plan(decision=decision, steps=steps, launch=launch)
 
 
@@ -99,7 +105,14 @@ def leaving_out(plan: Plan, names: frozenset[str]) -> Plan:
 
 
 def _stack_steps(
-    decision: Decision, launch: Launch, *, name: str, model: str | None, free_port: bool, api_key: str | None
+    decision: Decision,
+    launch: Launch,
+    *,
+    name: str,
+    model: str | None,
+    free_port: bool,
+    api_key: str | None,
+    wheels: str | None,
 ) -> tuple[Step, ...]:
     places, lock = decision.places, decision.lock
     assert lock is not None  # noqa: S101  # the caller looked
@@ -121,7 +134,7 @@ def _stack_steps(
             directories=tuple(Directory(path=path) for path in (places.prefix, places.models, places.huggingface))
         ),
         Interpreter(python=lock.python, prefix=places.prefix, path=decision.interpreter),
-        Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter),
+        Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter, wheels=wheels),
         *_model_steps(decision, environment, model),
         Port(ports=needed(launch.ports), free=free_port, server=f"{servers}/{name}"),
         StartServer(servers=servers, name=name, launch=launch, stack=lock.stack),
