@@ -42,8 +42,8 @@ def manifest(files: dict[str, bytes] = FILES, *, arch: str = "x86_64") -> Manife
 
 
 def made(folder: Path, *, part_bytes: int | None = None, arch: str = "x86_64") -> Path:
-    for path, content in FILES.items():
-        place = folder / "staging" / path
+    for name, content in FILES.items():
+        place = folder / "staging" / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
     path = folder / "cpu.tar"
