@@ -18,6 +18,7 @@ from provision.decision.choose import places_of
 from provision.errors import CheckFailed, UnsupportedHost, UsageError
 from provision.facts import Facts, gather
 from provision.facts.gather import with_disks
+from provision.facts.machine import summary
 from provision.facts.pythons import probe_python
 from provision.host import HostView
 from provision.host.local import LocalHost
@@ -52,7 +53,8 @@ class Manner:
 def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, assumed: str | None = None) -> Plan:
     """Decide and build the steps, by looking only. Raises what `decide` raises, and `UsageError` for wrong wishes."""
     manner = manner or Manner()
-    decision = decide(question(view, wishes, assumed=assumed))
+    asked = question(view, wishes, assumed=assumed)
+    decision = decide(asked)
     name = wishes.name or decision.target.name
     decision = replace(decision, serve=structs.replace(decision.serve, extra=(*decision.serve.extra, *manner.extra)))
     # A target that moves uv's cache moves it beside its environments; what is installed is linked or copied already.
@@ -77,7 +79,7 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         api_key=manner.api_key,
         wheels=manner.wheels,
     )
-    return plan.leaving_out(built, _left_out(built, manner))
+    return replace(plan.leaving_out(built, _left_out(built, manner)), machine=summary(asked.facts))
 
 
 def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Watcher | None = None) -> Report:
@@ -102,6 +104,7 @@ def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Wa
         "python": decision.python,
         "why": list(decision.why),
         "prefix": decision.places.prefix,
+        "machine": plan_.machine,
         "dry_run": dry_run,
     }
     return replace(report, data={**data, **report.data})

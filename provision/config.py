@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,19 @@ def process_environment() -> dict[str, str]:
 def secret(name: str) -> str | None:
     """The value of one secret variable, for the step that hands it on by name; never store or print it."""
     return os.environ.get(name) or None
+
+
+@contextmanager
+def ready_for_ansible(programs: str) -> Iterator[None]:
+    """While the block runs, Ansible's programs are on the PATH and no secret is in what its children inherit."""
+    kept = {name: os.environ.pop(name) for name in (*SECRET_VARIABLES, WHEELS_VARIABLE) if name in os.environ}
+    path = os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = f"{programs}{os.pathsep}{path}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = path
+        os.environ.update(kept)
 
 
 def load(flags: Mapping[str, Any], *, file: str | None = None) -> Options:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from provision.decision import Decision
 from provision.environments import Receipt, path_for, python_of
@@ -51,6 +52,8 @@ class Plan:
     steps: tuple[Step, ...]
     launch: Launch | None = None
     left_out: frozenset[str] = field(default_factory=frozenset)
+    # What the machine is, in a few words, for reports: `facts.machine.summary`.
+    machine: dict[str, Any] = field(default_factory=dict)
 
     def foresee(self, view: HostView | None) -> tuple[Foresight, ...]:
         """Each step with whether it would change something; a step after a change is judged on today's host."""

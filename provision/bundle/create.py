@@ -6,17 +6,18 @@ import gzip
 import shutil
 import tarfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from provision import __version__
-from provision.bundle import archive, model, own, sources
+from provision.bundle import archive, model, own, sources, use
 from provision.bundle.fetch import Fetched, fetch, sha256_of
 from provision.bundle.model import Archive, Entry, Manifest
 from provision.bundle.sources import Machine
 from provision.catalog.load import Catalog
 from provision.environments import installer
-from provision.errors import CheckFailed, StepFailed, UsageError
+from provision.errors import CheckFailed, ProvisionError, StepFailed, UsageError
 from provision.host import Host
 from provision.locks import sizes
 from provision.locks.lockfile import Lock, available
@@ -75,6 +76,19 @@ def choose(
         f"target `{target}` has no lock for Python {wished or 'of any version'} on {arch}",
         hint=f"there are {', '.join(there) or 'none'}",
     )
+
+
+def tool(host: Host, arch: str, path: Path) -> bool:
+    """Have the bundle of sgprov alone at `path`; whether it had to be made, because the code or nothing was there."""
+    if path.is_file():
+        with suppress(ProvisionError):
+            manifest = use.verify(path, arch=arch).manifest
+            entry = next(entry for entry in manifest.files if entry.path == f"{model.TOOL}/{own.NAME}")
+            if manifest.target is None and entry.sha256 == own.wheel_digest():
+                return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    create(host, Wanted(arch=arch), path)
+    return True
 
 
 def with_interpreter(wanted: Wanted) -> Wanted:

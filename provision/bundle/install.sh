@@ -20,7 +20,8 @@ while [ $# -gt 0 ]; do
     *) break ;;
   esac
 done
-digest=$(cut -d ' ' -f 3 "$here/SEAL" | cut -c 1-12)
+# Called after sgprov's own wheel: the same code is installed once, whatever bundle brings it.
+digest=$(sed -n 's/^sgprov==.*sha256:\(.\{12\}\).*/\1/p' "$here"/tool/requirements-*.txt | head -n 1)
 version="$to/versions/$digest"
 
 python=

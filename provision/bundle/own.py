@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -45,13 +46,10 @@ def write_wheel(directory: Path) -> Path:
     return path
 
 
-def code_digest() -> str:
-    """A digest of the code that runs: hosts that have it need no newer one."""
-    digest = hashlib.sha256()
-    for name, content in _members():
-        digest.update(f"{name}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
+def wheel_digest() -> str:
+    """The sha256 that `write_wheel` would give: hosts that have it need no other."""
+    with tempfile.TemporaryDirectory(prefix="sgprov-") as folder_:
+        return hashlib.sha256(write_wheel(Path(folder_)).read_bytes()).hexdigest()
 
 
 def needed(host: Host, pythons: Sequence[str], arch: str, scratch: Path) -> dict[str, tuple[Source, ...]]:

@@ -21,6 +21,7 @@ COMMANDS = {
     "doctor": "Say what is wrong with this machine, and which command mends it.",
     "diagnose": "Find the root cause in a log.",
     "environments": "List, verify, roll back and clear installed environments.",
+    "fleet": "Do it on many hosts.",
     "facts": "Show what this machine is.",
     "plan": "Show what bootstrap would do, and why.",
     "serve": "Start, stop and look at servers.",

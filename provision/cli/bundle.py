@@ -90,6 +90,25 @@ def make(
 
 
 @bundle.command()
+@click.option("--arch", type=click.Choice(["x86_64", "aarch64"]), help="The CPU of the machines; this one's otherwise.")
+@click.option(
+    "--output", "-o", "output", metavar="FILE", required=True, help="The file to make, or to keep if it is new."
+)
+@common.as_json
+def tool(arch: str | None, output: str, *, as_json: bool) -> Shown:
+    """Make the bundle of sgprov alone, for machines that a fleet's controller then talks to."""
+    del as_json
+    arch, path = arch or platform.machine(), Path(output).absolute()
+    made = create.tool(common.local_host(), arch, path)
+    return Shown(
+        command="bundle",
+        data={"paths": [str(path)], "arch": arch, "bytes": path.stat().st_size},
+        text=lambda screen: screen.print(f"{path}: sgprov alone, for {arch}", markup=False),
+        changed=made,
+    )
+
+
+@bundle.command()
 @click.argument("path", metavar="FILE|DIR")
 @common.as_json
 def verify(path: str, *, as_json: bool) -> Shown:

@@ -42,6 +42,10 @@ options:
   wheels:
     description: Where all wheels are taken from, instead of the index.
     type: str
+  facts:
+    description: Say what the machine is, too.
+    type: bool
+    default: false
   timeout:
     description: How many seconds the command may take.
     type: int
@@ -70,6 +74,10 @@ finished:
   description: Whether there is nothing left to wait for.
   type: bool
   returned: always
+machine:
+  description: What the machine is, in a few words.
+  type: dict
+  returned: when asked for, and when a host that was asked has no answer
 progress:
   description: The last line of what it said.
   type: str
@@ -83,7 +91,7 @@ import platform  # noqa: E402
 import re  # noqa: E402
 import shlex  # noqa: E402
 import signal  # noqa: E402
-import subprocess  # noqa: E402, TID251  # this file runs on a host, outside the package
+import subprocess  # noqa: E402
 import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 
@@ -95,7 +103,7 @@ _DETAIL = 1500
 
 
 class Job:
-    """A command in the background: `job.json` says what runs, `out` is its report, `err` what it tells, `rc` its end."""
+    """A command in the background: `job.json` says what runs, `out` is its report, `err` its words, `rc` the end."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder).expanduser()
@@ -196,8 +204,8 @@ def _installed(executable: str) -> str:
     try:
         link = os.readlink(executable)
     except OSError:
-        return "unknown" if os.path.exists(executable) else ""  # noqa: PTH110  # a link that leads nowhere is none
-    return link.split("/versions/")[-1].split("/")[0] if os.path.exists(executable) else ""  # noqa: PTH110
+        return "unknown" if os.path.exists(executable) else ""
+    return link.split("/versions/")[-1].split("/")[0] if os.path.exists(executable) else ""
 
 
 def _report(text: str) -> dict:
@@ -212,9 +220,30 @@ def _end(module: AnsibleModule, rc: int, out: str, err: str, **more: object) -> 
     """Hand over the report; a status other than 0 is a failure, told in sgprov's own words."""
     report = _report(out)
     result = {"rc": rc, "report": report, "changed": bool(report.get("changed")), "finished": True, **more}
+    wanted = module.params["facts"] or (module.params["state"] == "asked" and rc != 0)
+    if wanted:
+        result["machine"] = _machine(module)
     if rc == 0 and report:
         module.exit_json(**result)
     module.fail_json(msg=_message(rc, report, err), **result)
+
+
+def _machine(module: AnsibleModule) -> dict:
+    """GPUs, driver, operating system, as `sgprov facts` has them; empty where it gives no answer."""
+    command = [os.path.expanduser(module.params["executable"]), "facts", "--json"]
+    try:
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    facts = _report(ended.stdout.decode(errors="replace"))
+    system = facts.get("os") or {}
+    return {
+        "arch": facts.get("arch"),
+        "os": f"{system.get('id')} {system.get('version')}" if system else None,
+        "glibc": facts.get("glibc"),
+        "driver": (facts.get("driver") or {}).get("version"),
+        "gpus": [gpu.get("name") for gpu in facts.get("gpus") or ()],
+    }
 
 
 def _message(rc: int, report: dict, err: str) -> str:
@@ -263,14 +292,17 @@ def main() -> None:
             "jobs": {"type": "path", "default": "~/.local/state/sgprov/fleet"},
             "keys_file": {"type": "path", "no_log": False},
             "wheels": {"type": "str", "no_log": True},
+            "facts": {"type": "bool", "default": False},
             "timeout": {"type": "int", "default": 14400},
         },
         supports_check_mode=True,
     )
     given = module.params
-    executable = os.path.expanduser(given["executable"])  # noqa: PTH111  # a path of the host
+    executable = os.path.expanduser(given["executable"])
     argv = [executable, *given["command"]]
-    argv[2:2] = ["--json"]
+    # What stands behind `--` is the engine's.
+    end = argv.index("--") if "--" in argv else len(argv)
+    argv[end:end] = ["--json"]
     job = Job(given["jobs"])
     state = given["state"]
     if state == "asked":
@@ -287,9 +319,7 @@ def main() -> None:
         _run(module, _dry(argv))
     elif state == "started":
         if job.running and job.known.get("argv") != argv:
-            module.fail_json(
-                msg=f"another run is under way: {shlex.join(job.known['argv'][1:])}", rc=5, finished=True
-            )
+            module.fail_json(msg=f"another run is under way: {shlex.join(job.known['argv'][1:])}", rc=5, finished=True)
         if not job.running:
             job.start(argv, _environment(module), given["timeout"])
         module.exit_json(changed=False, rc=0, finished=False)
@@ -307,7 +337,7 @@ def _ask(module: AnsibleModule, argv: list, job: Job) -> None:
     wanted = module.params["expect"]
     known = {
         "arch": platform.machine(),
-        "home": os.path.expanduser("~"),  # noqa: PTH111  # a path of the host
+        "home": os.path.expanduser("~"),
         "tool": tool,
         "needs_tool": not tool or bool(wanted and tool != wanted),
         "running": job.running,
