@@ -163,7 +163,8 @@ def hosts_of(inventory: str, limit: str | None) -> tuple[str, ...]:
     manager = InventoryManager(loader=DataLoader(), sources=[str(Path(inventory).absolute())])
     if limit:
         manager.subset(limit)
-    names = tuple(host.name for host in manager.get_hosts("all"))
+    # Plain text: Ansible's own kind of string carries where it was read.
+    names = tuple("".join(host.name) for host in manager.get_hosts("all"))
     if not names:
         raise UsageError(f"no host of `{inventory}` is meant" + (f" by `--limit {limit}`" if limit else ""))
     return names

@@ -105,9 +105,12 @@ def make(root: Path) -> Small:
     locks = package / "lockfiles"
     locks.mkdir()
     (locks / "sizes.yml").write_text("{}\n")
+    pins: dict[str, str] = {}
     for lock in (ROOT / "lockfiles").glob("*.txt"):
         stack = lock.name.split(".cp3")[0].replace(".", "_").replace("-", "_")
-        (locks / lock.name).write_text("".join(_wheels(index.folder, stack)))
+        if stack not in pins:
+            pins[stack] = "".join(_wheels(index.folder, stack))
+        (locks / lock.name).write_text(pins[stack])
     home = root / "home"
     home.mkdir()
     return Small(package, index, home)
