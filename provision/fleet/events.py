@@ -76,6 +76,6 @@ def _unreachable(message: str) -> str:
     """ssh's own last words, without how Ansible introduces them."""
     lines = [line.strip() for line in mask(message).replace("\\r", "").splitlines() if line.strip()]
     text = lines[-1] if lines else "no answer"
-    return text.removeprefix("Failed to connect to the host via ssh: ").removeprefix("Data could not be sent to ")[
-        :_TEXT
-    ]
+    for beginning in ("Task failed: ", "Failed to connect to the host via ssh: ", "ssh: "):
+        text = text.removeprefix(beginning)
+    return text[:_TEXT]

@@ -20,7 +20,9 @@ def traits(host: HostState) -> dict[str, str]:
     if machine:
         found |= {"gpu": host.gpu or _NONE, "driver": machine.get("driver") or _NONE}
         found |= {name: machine.get(name) for name in ("os", "glibc", "arch")}
-    found |= {name: report.get(name) for name in ("stack", "lock", "python")}
+    found |= {name: report.get(name) for name in ("stack", "lock")}
+    # Full where it was installed just now, the minor version where it was there: the latter can be compared.
+    found["python"] = ".".join(str(report.get("python") or "").split(".")[:2])
     found["sgprov"] = host.asked.get("tool")
     found["files"] = report.get("files")
     return {name: str(found[name]) for name in TRAITS if found.get(name)}

@@ -111,3 +111,17 @@ def make(folder: Path, *, internal: bool = True) -> Hosts:
     network = f"sgprov-test-{os.getpid()}-{time.monotonic_ns() % 10**6}"
     docker("network", "create", *(["--internal"] if internal else []), network)
     return Hosts(folder, network)
+
+
+def stub_smi(folder: Path, machine: str) -> str:
+    """The `-v` of a container that has that recorded machine's `nvidia-smi`: it answers what was recorded."""
+    recorded = yaml.safe_load((Path(__file__).parents[1] / "hosts" / machine / "commands.yml").read_text())
+    answers = {"\0".join(one["argv"][1:]): one.get("out", "") for one in recorded if one["argv"][0] == "nvidia-smi"}
+    path = folder / f"nvidia-smi-{machine}"
+    path.write_text(
+        f"#!/usr/bin/python3\nimport sys\nanswers = {answers!r}\n"
+        "out = answers.get('\\0'.join(sys.argv[1:]))\n"
+        "print(out or '', end='')\nsys.exit(out is None)\n"
+    )
+    path.chmod(0o755)
+    return f"{path}:/usr/local/bin/nvidia-smi:ro"
