@@ -85,6 +85,7 @@ progress:
 """
 
 import contextlib  # noqa: E402  # Ansible wants the documentation first
+import hashlib  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import platform  # noqa: E402
@@ -150,7 +151,7 @@ class Job:
             start_new_session=True,
             close_fds=True,
         )
-        known = {"argv": argv, "pid": process.pid, "started": _start_time(process.pid)}
+        known = {"argv": argv, "pid": process.pid, "started": _start_time(process.pid), "wheels": _mark(environment)}
         (self.folder / "job.json").write_text(json.dumps(known))
 
     def stop(self) -> bool:
@@ -166,6 +167,11 @@ class Job:
             while self.running and time.monotonic() < end:
                 time.sleep(0.2)
         return True
+
+
+def _mark(environment: dict) -> str:
+    """Which controller the wheels come from, without its token."""
+    return hashlib.sha256(environment.get("SGPROV_WHEELS", "").encode()).hexdigest()[:16]
 
 
 def _descendants(pid: int) -> list:
@@ -320,8 +326,12 @@ def main() -> None:
     elif state == "started":
         if job.running and job.known.get("argv") != argv:
             module.fail_json(msg=f"another run is under way: {shlex.join(job.known['argv'][1:])}", rc=5, finished=True)
+        environment = _environment(module)
+        if job.running and given["wheels"] and job.known.get("wheels") != _mark(environment):
+            # It takes its wheels from a controller that is gone; what it has fetched is kept.
+            job.stop()
         if not job.running:
-            job.start(argv, _environment(module), given["timeout"])
+            job.start(argv, environment, given["timeout"])
         module.exit_json(changed=False, rc=0, finished=False)
     else:
         _run(module, argv)
@@ -342,7 +352,7 @@ def _ask(module: AnsibleModule, argv: list, job: Job) -> None:
         "needs_tool": not tool or bool(wanted and tool != wanted),
         "running": job.running,
     }
-    if known["needs_tool"] or known["running"]:
+    if known["needs_tool"]:
         module.exit_json(changed=True, rc=0, finished=True, report={}, **known)
     _run(module, _dry(argv), **known)
 
