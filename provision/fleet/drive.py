@@ -140,7 +140,8 @@ class Workshop:
             "ANSIBLE_GATHERING": "explicit",
             "ANSIBLE_CACHE_PLUGIN": "memory",
             "ANSIBLE_LOCALHOST_WARNING": "False",
-            "ANSIBLE_PYTHON_INTERPRETER": "auto_silent",
+            # Looking for a better one is a round trip more for every host and run; an inventory may name another.
+            "ANSIBLE_PYTHON_INTERPRETER": "python3",
             "ANSIBLE_DEPRECATION_WARNINGS": "False",
         }
 

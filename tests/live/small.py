@@ -64,7 +64,9 @@ class Small:
 
     def environment(self, **more: str) -> dict[str, str]:
         kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("SGPROV_", "UV_", "ANSIBLE_"))
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("SGPROV_", "UV_", "ANSIBLE_", "PYTHONDONTWRITE"))
         }
         return {
             **kept,

@@ -156,8 +156,8 @@ def test_an_interruption_ends_the_work_on_the_hosts(controller: Small, fleet: Ho
         if "installing sgprov" in line:
             break
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 130
+    out, told = process.communicate(timeout=120)
+    assert process.returncode == 130, told
     assert json.loads(out)["error"]["code"] == "interrupted"
 
 
