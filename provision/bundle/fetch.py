@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 8
 _BLOCK_BYTES = 1 << 20
+# What is lost of a download that breaks off.
+_PIECE_BYTES = 1 << 16
 _ATTEMPTS = 4
 _TIMEOUT_S = 60
 _PARTIAL = ".part"
@@ -150,6 +152,6 @@ def _attempt(session: requests.Session, source: Source, partial: Path, counter: 
             raise StepFailed(f"`{source.name}` is no longer where the index says it is")
         answer.raise_for_status()
         with partial.open("ab" if answer.status_code == _PARTIAL_CONTENT else "wb") as stream:
-            for block in answer.iter_content(_BLOCK_BYTES):
+            for block in answer.iter_content(_PIECE_BYTES):
                 stream.write(block)
                 counter.add(len(block))
