@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from provision.fleet.model import Group, HostState
@@ -24,8 +24,17 @@ def traits(host: HostState) -> dict[str, str]:
     # Full where it was installed just now, the minor version where it was there: the latter can be compared.
     found["python"] = ".".join(str(report.get("python") or "").split(".")[:2])
     found["sgprov"] = host.asked.get("tool")
-    found["files"] = report.get("files")
+    found["files"] = _files(report)
     return {name: str(found[name]) for name in TRAITS if found.get(name)}
+
+
+def _files(report: Mapping[str, Any]) -> str | None:
+    """Which packages' files are not what was installed, where a host looked (`doctor` does)."""
+    if "verdict" not in report:
+        return None
+    checked = [one for one in report.get("findings", ()) if str(one.get("check", "")).startswith("environment-")]
+    wrong = [str(one["check"]) for one in checked if one.get("severity") == "error"]
+    return ", ".join(sorted(set(wrong))) or "as installed"
 
 
 def group(hosts: Sequence[HostState]) -> tuple[Group, ...]:

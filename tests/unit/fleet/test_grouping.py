@@ -40,6 +40,14 @@ def test_a_host_that_gave_no_answer_is_in_no_group() -> None:
     assert [each.hosts for each in groups] == [("a",)]
 
 
+def test_files_that_were_edited_are_drift() -> None:
+    hosts = [host("a"), host("b")]
+    for one in hosts:
+        one.report |= {"verdict": "ready", "findings": []}
+    hosts[1].report["findings"] = [{"check": "environment-files", "severity": "error", "text": "edited"}]
+    assert drift(group(hosts)) == {"files": {"as installed": 1, "environment-files": 1}}
+
+
 def test_many_names_are_cut() -> None:
     hosts = [host(f"a{number}") for number in range(9)] + [host(f"b{number}", stack="other") for number in range(6)]
     assert "6 have stack other, lock other.txt (b0, b1, b2, b3 and 2 more)" in sentence(group(hosts))
