@@ -18,6 +18,7 @@ from provision.decision.choose import places_of
 from provision.errors import CheckFailed, UnsupportedHost, UsageError
 from provision.facts import Facts, gather
 from provision.facts.gather import with_disks
+from provision.facts.machine import summary
 from provision.facts.pythons import probe_python
 from provision.host import HostView
 from provision.host.local import LocalHost
@@ -35,7 +36,10 @@ from provision.steps.server import StartServer
 
 @dataclass(frozen=True, kw_only=True)
 class Manner:
-    """How to go about it: steps to leave out or alone to take, arguments for the engine, what to do with the port."""
+    """How to go about it: steps to leave out or alone to take, arguments for the engine, what to do with the port.
+
+    `wheels` is a folder, or the address of a page, from which every wheel is taken instead of from the index.
+    """
 
     only: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
@@ -43,12 +47,14 @@ class Manner:
     free_port: bool = False
     extra: tuple[str, ...] = ()
     api_key: str | None = None
+    wheels: str | None = None
 
 
 def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, assumed: str | None = None) -> Plan:
     """Decide and build the steps, by looking only. Raises what `decide` raises, and `UsageError` for wrong wishes."""
     manner = manner or Manner()
-    decision = decide(question(view, wishes, assumed=assumed))
+    asked = question(view, wishes, assumed=assumed)
+    decision = decide(asked)
     name = wishes.name or decision.target.name
     decision = replace(decision, serve=structs.replace(decision.serve, extra=(*decision.serve.extra, *manner.extra)))
     # A target that moves uv's cache moves it beside its environments; what is installed is linked or copied already.
@@ -64,8 +70,16 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         if wishes.port == "auto":
             decision = replace(decision, serve=_on_a_free_port(view, decision, name))
         launch = _launch(decision, model or "", wishes)
-    built = plan.build(decision, launch, name=name, model=model, free_port=manner.free_port, api_key=manner.api_key)
-    return plan.leaving_out(built, _left_out(built, manner))
+    built = plan.build(
+        decision,
+        launch,
+        name=name,
+        model=model,
+        free_port=manner.free_port,
+        api_key=manner.api_key,
+        wheels=manner.wheels,
+    )
+    return replace(plan.leaving_out(built, _left_out(built, manner)), machine=summary(asked.facts))
 
 
 def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Watcher | None = None) -> Report:
@@ -90,6 +104,7 @@ def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Wa
         "python": decision.python,
         "why": list(decision.why),
         "prefix": decision.places.prefix,
+        "machine": plan_.machine,
         "dry_run": dry_run,
     }
     return replace(report, data={**data, **report.data})

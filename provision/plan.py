@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from provision.decision import Decision
 from provision.environments import Receipt, path_for, python_of
@@ -51,6 +52,8 @@ class Plan:
     steps: tuple[Step, ...]
     launch: Launch | None = None
     left_out: frozenset[str] = field(default_factory=frozenset)
+    # What the machine is, in a few words, for reports: `facts.machine.summary`.
+    machine: dict[str, Any] = field(default_factory=dict)
 
     def foresee(self, view: HostView | None) -> tuple[Foresight, ...]:
         """Each step with whether it would change something; a step after a change is judged on today's host."""
@@ -84,12 +87,18 @@ def build(
     model: str | None,
     free_port: bool = False,
     api_key: str | None = None,
+    wheels: str | None = None,
 ) -> Plan:
-    """The steps that make the decision true. `launch` is None for a container, `model` as it was asked for."""
+    """The steps that make the decision true. `launch` is None for a container, `model` as it was asked for.
+
+    `wheels` is where all wheels are taken from, if not from the index.
+    """
     if decision.stack is None or decision.lock is None or launch is None:
         steps = _container_steps(decision)
     else:
-        steps = _stack_steps(decision, launch, name=name, model=model, free_port=free_port, api_key=api_key)
+        steps = _stack_steps(
+            decision, launch, name=name, model=model, free_port=free_port, api_key=api_key, wheels=wheels
+        )
     return Plan(decision=decision, steps=steps, launch=launch)
 
 
@@ -111,7 +120,14 @@ def _untested(step: Step) -> Step:
 
 
 def _stack_steps(
-    decision: Decision, launch: Launch, *, name: str, model: str | None, free_port: bool, api_key: str | None
+    decision: Decision,
+    launch: Launch,
+    *,
+    name: str,
+    model: str | None,
+    free_port: bool,
+    api_key: str | None,
+    wheels: str | None,
 ) -> tuple[Step, ...]:
     places, lock = decision.places, decision.lock
     assert lock is not None  # noqa: S101  # the caller looked
@@ -135,7 +151,7 @@ def _stack_steps(
             directories=tuple(Directory(path=path) for path in (places.prefix, places.models, places.huggingface))
         ),
         Interpreter(python=lock.python, prefix=places.prefix, path=decision.interpreter),
-        Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter),
+        Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter, wheels=wheels),
         *models,
         Port(ports=needed(launch.ports), free=free_port, server=f"{servers}/{name}"),
         StartServer(servers=servers, name=name, launch=launch, stack=lock.stack, hub=hub),

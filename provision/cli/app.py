@@ -17,9 +17,11 @@ from provision.cli.output import Shown
 # name -> (module, one line for --help); the module holds the command under its own name, dashes as underscores.
 COMMANDS = {
     "bootstrap": "Take this machine to a verified endpoint.",
+    "bundle": "Carry a stack to a machine that has no network.",
     "doctor": "Say what is wrong with this machine, and which command mends it.",
     "diagnose": "Find the root cause in a log.",
     "environments": "List, verify, roll back and clear installed environments.",
+    "fleet": "Do it on many hosts.",
     "facts": "Show what this machine is.",
     "plan": "Show what bootstrap would do, and why.",
     "serve": "Start, stop and look at servers.",

@@ -57,6 +57,10 @@ class LocalHost:
         """The same machine, with variables for what it starts where the user has not set them."""
         return LocalHost({**variables, **self._environment}, name=self._name)
 
+    def with_variables(self, variables: Mapping[str, str]) -> LocalHost:
+        """The same machine, with variables for what it starts whatever the user has set."""
+        return LocalHost({**self._environment, **variables}, name=self._name)
+
     # --- looking
 
     def query(self, argv: Sequence[str], *, timeout_s: float = QUERY_TIMEOUT_S) -> Outcome:

@@ -27,13 +27,15 @@ class Environment:
     """The environment of `lock` is complete. It is not in use by that: the step `switch` does it.
 
     `interpreter` is the path of a fitting Python, None for the one under the prefix. `reinstall` names packages whose
-    files are not trusted (`environments.verify` says which): they are fetched anew.
+    files are not trusted (`environments.verify` says which): they are fetched anew. `wheels` is where all of
+    them are taken from, if not from the index.
     """
 
     prefix: str
     lock: Lock
     interpreter: str | None = None
     reinstall: tuple[str, ...] = ()
+    wheels: str | None = None
 
     @property
     def id(self) -> str:
@@ -122,6 +124,7 @@ class Environment:
                     self.path,
                     self.lock,
                     reinstall=self.reinstall,
+                    wheels=self.wheels,
                     on_line=lambda line: tell(Progress(text=line.strip())),
                 )
         except StepFailed as error:
