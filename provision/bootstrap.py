@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from msgspec import structs
@@ -25,7 +25,7 @@ from provision.host.local import LocalHost
 from provision.locks import sizes
 from provision.plan import Plan
 from provision.report import Report
-from provision.serving import record, server
+from provision.serving import keys, record, server
 from provision.serving.launch import Launch, render
 from provision.serving.ports import derive_for
 from provision.serving.tiny_model import SERVED_NAME
@@ -46,7 +46,7 @@ class Manner:
     smoke: bool = True
     free_port: bool = False
     extra: tuple[str, ...] = ()
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     wheels: str | None = None
 
 
@@ -65,18 +65,21 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     model = _model(view, decision)
     if model is None and manner.smoke and decision.stack:
         raise UsageError(f"target `{decision.target.name}` has no model of its own", hint="name one with `--model`")
-    launch = None
+    launch = key = None
     if decision.stack:
         if wishes.port == "auto":
             decision = replace(decision, serve=_on_a_free_port(view, decision, name))
-        launch = _launch(decision, model or "", wishes)
+        directory = record.directory_of(f"{decision.places.prefix}/servers", name)
+        # A server that has a key keeps it: a run without the variable must not open it to everyone.
+        key = keys.check(manner.api_key) if manner.api_key else keys.of(view, directory)
+        launch = _launch(decision, model or "", wishes, key_file=f"{directory}/{keys.FILE}" if key else None)
     built = plan.build(
         decision,
         launch,
         name=name,
         model=model,
         free_port=manner.free_port,
-        api_key=manner.api_key,
+        api_key=key,
         wheels=manner.wheels,
     )
     return replace(plan.leaving_out(built, _left_out(built, manner)), machine=summary(asked.facts))
@@ -128,7 +131,7 @@ def _model(view: HostView, decision: Decision) -> str | None:
     return model
 
 
-def _launch(decision: Decision, model: str, wishes: Options) -> Launch:
+def _launch(decision: Decision, model: str, wishes: Options, *, key_file: str | None) -> Launch:
     stack, lock = decision.stack, decision.lock
     assert stack is not None and lock is not None  # noqa: S101, PT018  # the caller looked
     python = environments.python_of(environments.path_for(decision.places.prefix, lock))
@@ -143,7 +146,7 @@ def _launch(decision: Decision, model: str, wishes: Options) -> Launch:
         serve = structs.replace(serve, served_name=serve.served_name or model)
     gpus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": wishes.gpus} if wishes.gpus else {}
     given = plan.variables_of(decision, gpus)
-    return render(stack.engine, stack.version, serve, python=python, model_path=path, given=given)
+    return render(stack.engine, stack.version, serve, python=python, model_path=path, given=given, key_file=key_file)
 
 
 def _on_a_free_port(view: HostView, decision: Decision, name: str) -> Serve:

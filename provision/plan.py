@@ -154,7 +154,7 @@ def _stack_steps(
         Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter, wheels=wheels),
         *models,
         Port(ports=needed(launch.ports), free=free_port, server=f"{servers}/{name}"),
-        StartServer(servers=servers, name=name, launch=launch, stack=lock.stack, hub=hub),
+        StartServer(servers=servers, name=name, launch=launch, stack=lock.stack, hub=hub, key=api_key),
         Smoke(servers=servers, name=name, launch=launch, api_key=api_key),
         Switch(prefix=places.prefix, path=environment),
         WriteReceipt(prefix=places.prefix, receipt=receipt, smoke=f"{servers}/{name}/{RESULT}"),

@@ -51,7 +51,8 @@ def start(
     host, wishes = common.local_host(), common.options(file, {**flags, "name": name})
     if not wishes.target:
         return _start_again(host, wishes, as_json=as_json)
-    manner = bootstrap.Manner(only=("port", "server"), free_port=free_port, extra=extra)
+    key = config.secret("SGPROV_API_KEY")
+    manner = bootstrap.Manner(only=("port", "server"), free_port=free_port, extra=extra, api_key=key)
     with progress.watching(as_json=as_json) as watcher:
         plan = bootstrap.make_plan(host, wishes, manner)
         lacking = next((s for s in plan.steps if s.id in {"environment", "model"} and not s.satisfied(host)), None)

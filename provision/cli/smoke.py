@@ -11,6 +11,7 @@ from provision.cli.output import Shown
 from provision.cli.serve import find_one
 from provision.errors import ServingFailed
 from provision.report import Report, Severity
+from provision.serving import keys
 from provision.serving import smoke as smoking
 from provision.serving.client import shown
 
@@ -35,7 +36,8 @@ def smoke(
 ) -> Shown:
     """Test a running server: its models, a chat, a stream, and the same long prompt twice.
 
-    A key for it is taken from SGPROV_API_KEY. Exit 6 where it serves wrongly or not at all.
+    A key for it is taken from SGPROV_API_KEY; that of a server of ours is known. Exit 6 where it serves wrongly or not
+    at all.
     """
     del as_json
     key = config.secret("SGPROV_API_KEY")
@@ -45,11 +47,12 @@ def smoke(
         asked = shown(url)
         findings = smoking.run(url, api_key=key, timeout_s=timeout_s, expect_model=model)
     else:
-        _, known = find_one(common.local_host(), config.load({"name": name, "prefix": prefix}))
+        host = common.local_host()
+        _, known = find_one(host, config.load({"name": name, "prefix": prefix}))
         asked = known.url
         findings = smoking.run(
             asked,
-            api_key=key,
+            api_key=keys.of(host, known.directory) if known.key_file else key,
             timeout_s=timeout_s,
             expect_model=model,
             log=known.log,

@@ -10,7 +10,7 @@ from typing import Literal
 from provision.catalog.engines import engine
 from provision.host.view import HostView
 from provision.secrets import mask
-from provision.serving import log, processes, record
+from provision.serving import keys, log, processes, record
 from provision.serving.client import Client, NoAnswer
 from provision.serving.phases import LaunchLog
 from provision.serving.record import Server, members
@@ -45,7 +45,8 @@ def status(host: HostView, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_
         return _made(server, "unhealthy", f"is breaking down: {mask(watch.death)}", living)
     if server.state == "starting" and not watch.ready:
         return _made(server, "starting", f"is {watch.phase}", living)
-    return _asked(server, living, timeout_s)
+    key = keys.of(host, server.directory) if server.key_file else None
+    return _asked(server, living, Client(server.url, api_key=key, timeout_s=timeout_s))
 
 
 def all_servers(host: HostView, servers: str) -> tuple[Status, ...]:
@@ -64,11 +65,11 @@ def _without_process(server: Server, living: tuple[int, ...]) -> Status:
     return _made(server, "dead", f"ended by itself{left}" + (f"; last line: {lines[0]}" if lines else ""), living)
 
 
-def _asked(server: Server, living: tuple[int, ...], timeout_s: float) -> Status:
+def _asked(server: Server, living: tuple[int, ...], client: Client) -> Status:
     path = engine(server.engine).probe(server.version).health
     start = time.monotonic()
     try:
-        answer = Client(server.url, timeout_s=timeout_s).get(path)
+        answer = client.get(path)
     except NoAnswer as problem:
         return _made(server, "unhealthy", str(problem), living)
     if not answer.ok:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from provision.errors import ProvisionError, ServingFailed
 from provision.host import Host, HostView
 from provision.report import Finding, Severity
-from provision.serving import record, server
+from provision.serving import keys, record, server
 from provision.serving.launch import Launch, at
 from provision.serving.phases import Phase
 from provision.serving.record import members
@@ -34,6 +34,7 @@ class StartServer:
     timeout_s: float = server.READY_TIMEOUT_S
     tested: bool = True
     hub: HubModel | None = None
+    key: str | None = field(default=None, repr=False)
 
     looks_only = False
 
@@ -47,6 +48,8 @@ class StartServer:
     def satisfied(self, host: HostView) -> bool:
         known = record.load(host, record.directory_of(self.servers, self.name))
         if known is None or not known.runs(self._found(host)):
+            return False
+        if self.key is not None and keys.of(host, known.directory) != self.key:
             return False
         return status(host, known).health == "running"
 
@@ -75,7 +78,9 @@ class StartServer:
 
     def _start(self, host: Host, tell: Callable[[Progress], None]) -> record.Server:
         launch = self._found(host)
-        started = server.start(host, self.servers, launch, name=self.name, stack=self.stack, replacing=True)
+        started = server.start(
+            host, self.servers, launch, name=self.name, stack=self.stack, replacing=True, key=self.key
+        )
         try:
             return server.wait_until_ready(host, started, timeout_s=self.timeout_s, tell=_phases(tell))
         except ServingFailed as error:

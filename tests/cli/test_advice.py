@@ -89,7 +89,7 @@ def test_named_commands_are_there(path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ("bundle", "no command `bundle`"),
+        ("bundel", "no command `bundel`"),
         ("serve logz NAME", "no command `logz`"),
         ("doctor --fix", "`doctor` has no option `--fix`"),
         ("serve restart cpu --prefix DIR", None),
