@@ -46,10 +46,12 @@ class Workshop:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.path = Path(tempfile.mkdtemp(prefix="sgprov-fleet-"))
-        (self.path / "control").mkdir(mode=0o700)
+        # The path of a socket has room for 107 characters, which a user's own TMPDIR may use up.
+        self.control = Path(tempfile.mkdtemp(prefix="sgprov-", dir="/tmp"))
 
     def close(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
+        for folder_ in (self.path, self.control):
+            shutil.rmtree(folder_, ignore_errors=True)
 
     def play(
         self,
@@ -134,7 +136,7 @@ class Workshop:
             "ANSIBLE_HOST_KEY_CHECKING": "True",
             "ANSIBLE_PIPELINING": "True",
             "ANSIBLE_TIMEOUT": str(self.settings.connect_timeout_s),
-            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.path / "control"),
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.control),
             "ANSIBLE_SSH_ARGS": _SSH,
             "ANSIBLE_SSH_EXTRA_ARGS": ssh_arguments,
             "ANSIBLE_GATHERING": "explicit",

@@ -76,6 +76,6 @@ def _unreachable(message: str) -> str:
     """ssh's own last words, without how Ansible introduces them."""
     lines = [line.strip() for line in mask(message).replace("\\r", "").splitlines() if line.strip()]
     text = lines[-1] if lines else "no answer"
-    for beginning in ("Task failed: ", "Failed to connect to the host via ssh: ", "ssh: "):
-        text = text.removeprefix(beginning)
-    return text[:_TEXT]
+    for beginning in ("Failed to connect to the host via ssh: ", "can be reached over ssh: "):
+        text = text.rpartition(beginning)[2]
+    return text.removeprefix("ssh: ")[:_TEXT]
