@@ -12,7 +12,10 @@ from typing import Any
 from provision.errors import UsageError
 
 # Names whose values are secrets: they reach a child only where a step passes them by name.
-SECRET_VARIABLES = ("NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SGPROV_API_KEY")
+SECRET_VARIABLES = (
+    *("NGC_API_KEY", "NGC_CLI_API_KEY", "SGPROV_REGISTRY_KEY"),
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SGPROV_API_KEY"),
+)
 # Variables of the caller that would reach into an environment of ours: they change what it imports, or (the last one)
 # keep its bytecode from being written, which doubles the time of every start.
 LEAKING_VARIABLES = (

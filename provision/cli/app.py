@@ -21,6 +21,8 @@ COMMANDS = {
     "diagnose": "Find the root cause in a log.",
     "environments": "List, verify, roll back and clear installed environments.",
     "facts": "Show what this machine is.",
+    "login": "Log in to a registry or the model hub, with a key that is proved first.",
+    "logout": "Forget a login.",
     "plan": "Show what bootstrap would do, and why.",
     "serve": "Start, stop and look at servers.",
     "smoke": "Test a running server, local or remote.",
