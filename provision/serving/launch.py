@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Literal
 
 import msgspec
 
@@ -19,8 +20,22 @@ _ELSEWHERE = ("model", "extra")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inside:
+    """The container that a server runs in. `secrets` are names of variables that the engine hands on by itself."""
+
+    program: Literal["docker", "podman"]
+    name: str
+    port: int
+    secrets: tuple[str, ...] = ()
+    restarts: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A server, ready to be started: its command, the variables to set, where it answers and what ports it takes."""
+    """A server, ready to be started: its command, the variables to set, where it answers and what ports it takes.
+
+    With `container` the command is that of the container's engine, and what it prints is the container's id.
+    """
 
     engine: str
     version: str
@@ -29,6 +44,7 @@ class Launch:
     url: str
     model: str
     ports: tuple[DerivedPort, ...] = ()
+    container: Inside | None = None
 
 
 def render(engine: str, version: str, serve: Serve, *, python: str, model_path: str) -> Launch:

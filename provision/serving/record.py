@@ -11,6 +11,7 @@ from provision.errors import UsageError
 from provision.host.view import Host, HostView
 from provision.secrets import mask
 from provision.serving import processes
+from provision.serving.launch import Inside
 from provision.serving.processes import ProcessStat
 
 State = Literal["starting", "ready", "failed", "stopped"]
@@ -41,12 +42,14 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None = None
     started_ticks: int = 0
     ready_after_s: float | None = None
+    container: Inside | None = None
     schema: int = 1
 
     def public(self) -> dict[str, object]:
         """What a report may hold of it."""
         shown = ("name", "engine", "version", "stack", "model", "url", "log", "started", "pid", "ready_after_s")
-        return {name: getattr(self, name) for name in shown} | {"command": mask(" ".join(self.argv))}
+        container = {"container": self.container.name} if self.container else {}
+        return {name: getattr(self, name) for name in shown} | container | {"command": mask(" ".join(self.argv))}
 
 
 def directory_of(servers: str, name: str) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from provision.catalog.engines import engine
 from provision.errors import ServingFailed, UsageError
 from provision.host.view import Host
-from provision.serving import log, processes, record
+from provision.serving import contained, log, processes, record
 from provision.serving.launch import Launch
 from provision.serving.phases import LaunchLog, Phase
 from provision.serving.processes import ProcessStat
@@ -139,11 +139,15 @@ def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str 
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         machine=processes.machine_name(host),
         boot=processes.boot_id(host),
+        container=launch.container,
     )
     # Written before the process exists too: killed between the two, its id still finds the process.
     record.save(host, server)
-    variables = {**launch.variables, **_no_proxy(host), processes.MARKER: server.id}
-    pid = host.start(launch.argv, log=path, variables=variables)
+    if launch.container:
+        pid = contained.start(host, server, launch.container)
+    else:
+        variables = {**launch.variables, **_no_proxy(host), processes.MARKER: server.id}
+        pid = host.start(launch.argv, log=path, variables=variables)
     process = processes.find(host, pid)
     return record.save(host, msgspec.structs.replace(server, pid=pid, started_ticks=process.started if process else 0))
 
@@ -157,6 +161,7 @@ def _running_well(host: Host, existing: Server, launch: Launch) -> bool:
         raise UsageError(
             f"the server `{existing.name}` runs on `{existing.machine}`", hint="choose another name with `--name`"
         )
+    existing = contained.current(host, existing)
     running = members(host, existing)
     if not running or running[0].pid != existing.pid:
         return False
@@ -171,6 +176,8 @@ def _running_well(host: Host, existing: Server, launch: Launch) -> bool:
 
 def _check_ports(host: Host, launch: Launch) -> None:
     """The engine itself would say so only after minutes of loading."""
+    if launch.container:
+        return  # its engine says so at once
     listeners = host.listeners()
     for port in (port for port in launch.ports if port.fixed):
         for listener in listeners:
@@ -184,9 +191,10 @@ def _check_ports(host: Host, launch: Launch) -> None:
 
 def _end(host: Host, server: Server, *, grace_s: float) -> int:
     """End all processes of a server: how many there were. The first is asked, all are made to in the end."""
+    ended = int(contained.end(host, server, grace_s=grace_s)) if server.container else 0
     tracked = {process.pid: process for process in members(host, server)}
     if not tracked:
-        return 0
+        return ended
     leader = tracked.get(server.pid or 0)
     asked = (leader,) if leader else tuple(tracked.values())
     _signal(host, asked, signal.SIGTERM)
@@ -234,6 +242,7 @@ def _launch_of(server: Server) -> Launch:
         variables=server.variables,
         url=server.url,
         model=server.model,
+        container=server.container,
     )
 
 
