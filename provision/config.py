@@ -30,7 +30,8 @@ class Options:
     """What the user asked for. None is "not said": the target's row decides.
 
     Sources, strongest first: command-line flags, `SGPROV_*` variables, `sgprov.yml`. `port` is a number or `auto`;
-    `python` a version (`3.10`) or the path of an interpreter.
+    `python` a version (`3.10`) or the path of an interpreter. `image` is a container image to serve from: in place of
+    a target's own, or to run its stack in.
     """
 
     target: str | None = None
@@ -46,6 +47,8 @@ class Options:
     mem_fraction: float | None = None
     gpus: str | None = None
     stack: str | None = None
+    image: str | None = None
+    container_engine: str | None = None
 
 
 def process_environment() -> dict[str, str]:

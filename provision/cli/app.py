@@ -109,6 +109,6 @@ def _lower(message: str) -> str:
 
 def _usage_hint(error: click.UsageError) -> str:
     if isinstance(error, click.NoSuchOption) and error.possibilities:
-        return f"did you mean `{min(error.possibilities)}`?"
+        return f"did you mean `{nearest(error.option_name, error.possibilities) or min(error.possibilities)}`?"
     path = error.ctx.command_path if error.ctx else "sgprov"
     return f"`{path} --help` shows what it takes"

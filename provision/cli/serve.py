@@ -54,7 +54,9 @@ def start(
     manner = bootstrap.Manner(only=("port", "server"), free_port=free_port, extra=extra)
     with progress.watching(as_json=as_json) as watcher:
         plan = bootstrap.make_plan(host, wishes, manner)
-        lacking = next((s for s in plan.steps if s.id in {"environment", "model"} and not s.satisfied(host)), None)
+        lacking = next(
+            (s for s in plan.steps if s.id in {"environment", "model", "image"} and not s.satisfied(host)), None
+        )
         if lacking:
             raise StepFailed(
                 f"nothing to serve from yet: {lacking.preview()}",

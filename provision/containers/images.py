@@ -12,8 +12,6 @@ from typing import Any
 from provision.errors import CommandFailed, StepFailed
 from provision.host import Host, HostView
 
-# Docker's names of CPU architectures.
-ARCHS = {"x86_64": "amd64", "aarch64": "arm64"}
 _MANIFEST_S = 30.0
 _ATTEMPTS, _PAUSE_S = 3, 5.0
 # Such as `a3ed95caeb02: Pull complete`.

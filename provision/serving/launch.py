@@ -62,7 +62,7 @@ def render(engine: str, version: str, serve: Serve, *, python: str, model_path: 
     }
     for flag, value in _flags(row, version, serve):
         argv += [word.format(value=value) for word in flag.argv]
-        variables |= flag.variables
+        variables |= {name: text.format(value=value) for name, text in flag.variables.items()}
     return Launch(
         engine=engine,
         version=version,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from provision import environments
+from provision.containers import images
 from provision.host import Host, HostView
 from provision.steps.base import Progress
 
@@ -17,12 +18,14 @@ from provision.steps.base import Progress
 class WriteReceipt:
     """The latest receipt says the same as `receipt`, whose time is set when it is written.
 
-    `smoke` is the file with the result of the smoke test, where there was one.
+    `smoke` is the file with the result of the smoke test, where there was one. `program` is the container engine that
+    knows the digest of the receipt's image.
     """
 
     prefix: str
     receipt: environments.Receipt
     smoke: str | None = None
+    program: str | None = None
 
     @property
     def id(self) -> str:
@@ -34,11 +37,19 @@ class WriteReceipt:
         return f"write `{self.prefix}/receipt.json`"
 
     def satisfied(self, host: HostView) -> bool:
-        return self.receipt.same_as(environments.read_receipt(host, self.prefix))
+        return self._whole(host).same_as(environments.read_receipt(host, self.prefix))
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         tell(Progress(text=self.preview()))
         text = host.read(self.smoke) if self.smoke else None
-        receipt = structs.replace(self.receipt, smoke=json.loads(text)) if text else self.receipt
+        whole = self._whole(host)
+        receipt = structs.replace(whole, smoke=json.loads(text)) if text else whole
         written = environments.write_receipt(host, self.prefix, receipt)
         return f"`{self.prefix}/receipt.json`, {written.time}"
+
+    def _whole(self, view: HostView) -> environments.Receipt:
+        """With the digest of the image, which a moving tag has only once it is here."""
+        if self.program is None or self.receipt.image is None:
+            return self.receipt
+        here = images.find(view, self.program, self.receipt.image)
+        return structs.replace(self.receipt, image_digest=(here.digest or here.id) if here else None)

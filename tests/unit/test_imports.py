@@ -11,7 +11,19 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "provision"
 LAYERS = [
     *("errors", "report", "secrets", "config", "host", "facts", "catalog", "locks", "assume", "decision"),
-    *("environments", "diagnosis", "containers", "login", "serving", "steps", "plan", "checks", "runner", "bootstrap"),
+    *(
+        "environments",
+        "diagnosis",
+        "containers",
+        "login",
+        "serving",
+        "steps",
+        "plan",
+        "launches",
+        "checks",
+        "runner",
+        "bootstrap",
+    ),
     *("benchmark", "experiments", "slurm", "fleet", "cli"),
 ]
 # `facts` names GPUs by the catalog's table: data that knows nothing of facts.
