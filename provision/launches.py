@@ -82,12 +82,13 @@ def _of_image(view: HostView, decision: Decision, hosting: Hosting, image: Image
     variables, mounts, secrets = dict(launch.variables), list[Mount](), image.secrets
     if image.cache:
         mounts.append(Mount(source=places.nim, target=image.cache, writable=True))
-    elif path.startswith("/"):
-        mounts.append(Mount(source=path, target=path))
     else:
         variables = {"HF_HOME": places.huggingface, **variables}
         mounts.append(Mount(source=places.huggingface, target=places.huggingface, writable=True))
-        secrets = (*secrets, "HF_TOKEN") if config.secret("HF_TOKEN") else secrets
+    if path.startswith("/"):
+        mounts.append(Mount(source=path, target=path))
+    elif not image.cache and config.secret("HF_TOKEN"):
+        secrets = (*secrets, "HF_TOKEN")
     return Container(
         program=hosting.program,
         name="",
@@ -99,7 +100,7 @@ def _of_image(view: HostView, decision: Decision, hosting: Hosting, image: Image
         publish=_publish(decision, image.port),
         gpus=_gpus(hosting),
         shm_gib=image.shm_gib,
-        ipc_host=image.ipc_host,
+        ipc_host=decision.target.ipc_host,
         user=_caller(view) if image.user == "caller" else None,
     )
 

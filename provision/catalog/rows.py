@@ -58,8 +58,9 @@ class Target(Row, frozen=True, kw_only=True):
     """A named row the user asks for.
 
     `compute_capabilities` are the GPUs it is for ("8.6"); none means that it needs no GPU. `stacks` and `images`
-    are in order of preference. `python` enforces one version. `rank` orders the choice without `--target`
-    (lowest first; None is never chosen by itself). `assume` is the machine it is for, for `plan --assume`.
+    are in order of preference; `ipc_host` lets a container share memory with the whole host. `python` enforces one
+    version. `rank` orders the choice without `--target` (lowest first; None is never chosen by itself).
+    `assume` is the machine it is for, for `plan --assume`.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Target(Row, frozen=True, kw_only=True):
     stacks: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     prefer: Literal["stack", "image"] = "stack"
+    ipc_host: bool = False
     python: str | None = None
     rank: int | None = None
     rank_needs: tuple[Literal["runpod"], ...] = ()
@@ -145,7 +147,6 @@ class Image(Row, frozen=True, kw_only=True):
     secrets: tuple[str, ...] = ()
     user: Literal["image", "caller"] = "image"
     shm_gib: int | None = None
-    ipc_host: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -104,7 +104,7 @@ def _devices(gpus: Gpus | None) -> Iterator[str]:
 def _memory(container: Container) -> Iterator[str]:
     if container.ipc_host:
         yield "--ipc=host"
-    elif container.shm_gib:
+    if container.shm_gib:
         yield from ("--shm-size", f"{container.shm_gib}g")
 
 
