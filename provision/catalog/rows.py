@@ -154,6 +154,15 @@ class Image(Row, frozen=True, kw_only=True):
         return tuple(self.native)
 
 
+class Component(Row, frozen=True, kw_only=True):
+    """Something built into an image beside the stack; `run` is shell, with `{version}` to fill in."""
+
+    name: str
+    version: str
+    run: str
+    source: str
+
+
 class CudaFamily(Row, frozen=True, kw_only=True):
     """A CUDA major version and the driver that runs any minor of it."""
 

@@ -43,6 +43,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     started_ticks: int = 0
     ready_after_s: float | None = None
     container: Inside | None = None
+    supervised: bool = False
     schema: int = 1
 
     def public(self) -> dict[str, object]:

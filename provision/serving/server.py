@@ -73,8 +73,9 @@ def wait_until_ready(
     try:
         seconds = wait.run()
     except ServingFailed:
-        _end(host, server, grace_s=_INTERRUPTED_GRACE_S)
-        record.save(host, msgspec.structs.replace(server, state="failed"))
+        if (now := record.load(host, server.directory)) is None or now.state != "stopped":
+            _end(host, server, grace_s=_INTERRUPTED_GRACE_S)
+            record.save(host, msgspec.structs.replace(server, state="failed"))
         raise
     except BaseException:
         try:
@@ -108,6 +109,17 @@ def restart(
     server = known(host, servers, name=name)
     stop(host, servers, name=name, grace_s=grace_s)
     return start(host, servers, launch or _launch_of(server), name=name, stack=server.stack)
+
+
+def revive(host: Host, server: Server) -> Server | None:
+    """Start a server that died again, with what it was started with; None where somebody else did, or stopped it."""
+    with _alone(server.directory):
+        now = record.load(host, server.directory)
+        if now is None or now.id != server.id or now.state == "stopped":
+            return None
+        _end(host, now, grace_s=_INTERRUPTED_GRACE_S)
+        again = _start(host, server.directory, _launch_of(now), name=now.name, stack=now.stack)
+        return record.save(host, msgspec.structs.replace(again, supervised=now.supervised))
 
 
 def known(host: Host, servers: str, *, name: str = "default") -> Server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -65,10 +66,21 @@ def _without_process(host: HostView, server: Server, living: tuple[int, ...]) ->
     left = f"; it left {len(living)} processes behind, which `sgprov serve stop` ends" if living else ""
     if server.state == "stopped" and not living:
         return _made(server, "stopped", "was stopped")
+    if given_up := _given_up(host, server):
+        return _made(server, "dead", given_up, living)
     if server.state == "failed":
         return _made(server, "dead", f"failed to start{how}{left}", living)
     lines = log.last_lines(server.log, 1)
     return _made(server, "dead", f"ended by itself{how}{left}" + (f"; last line: {lines[0]}" if lines else ""), living)
+
+
+def _given_up(host: HostView, server: Server) -> str | None:
+    """What its supervisor said last, where it has given up (`supervisor.py` writes it)."""
+    lines = (host.read(f"{server.directory}/events.jsonl") or "").splitlines()
+    last = json.loads(lines[-1]) if lines else {}
+    if not server.supervised or last.get("event") != "gave-up":
+        return None
+    return f"was given up after {last['failures']} fast failures: {mask(str(last['reason']))}"
 
 
 def _asked(server: Server, living: tuple[int, ...], timeout_s: float) -> Status:

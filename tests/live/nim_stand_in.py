@@ -96,7 +96,7 @@ def build(folder: Path) -> str:
     """The image, built on a bare Debian with the Python of that Debian."""
     if parts.docker("images", "--quiet", IMAGE):
         return IMAGE
-    base = _with_python(folder)
+    base = with_python(folder)
     context = folder / "nim"
     context.mkdir()
     (context / "server.py").write_text(_SERVER)
@@ -108,7 +108,8 @@ def build(folder: Path) -> str:
     return IMAGE
 
 
-def _with_python(folder: Path) -> str:
+def with_python(folder: Path) -> str:
+    """A bare Debian 12 with its own Python, which minbase has not got."""
     image = "sgprov-test/python:12"
     if not parts.docker("images", "--quiet", image):
         if shutil.which("debootstrap") is None:
