@@ -177,4 +177,7 @@ def _object(given: object) -> dict[str, Any]:
             given = json.loads(given)
         except (ValueError, RecursionError):
             return {}
+    # Podman says it as a list of one.
+    if isinstance(given, list) and len(given) == 1:
+        given = given[0]
     return given if isinstance(given, dict) else {}

@@ -58,7 +58,9 @@ def find(view: HostView, program: str, reference: str) -> Here | None:
 
 def parse_image(text: str) -> Here:
     """Parse, e.g., `{"Id": "sha256:…", "RepoDigests": ["a@sha256:…"], "Architecture": "amd64", "Size": 7, …}`."""
-    given: dict[str, Any] = json.loads(text)
+    found = json.loads(text)
+    # Podman says it as a list of one.
+    given: dict[str, Any] = found[0] if isinstance(found, list) else found
     digests = given.get("RepoDigests") or []
     return Here(
         id=str(given["Id"]),

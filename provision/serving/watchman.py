@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -12,13 +13,16 @@ from provision.serving import record
 from provision.serving.record import Server
 
 _SYSTEMCTL_S = 30.0
+# The supervisor is the very sgprov that started it, from wherever that was loaded; servers do not inherit it.
+_HERE = str(Path(__file__).parents[2])
 
 
 def start(host: Host, server: Server, command: Sequence[str]) -> str:
     """Have `command` (which supervises the server) run from now on; who sees to it."""
     record.save(host, msgspec.structs.replace(server, supervised=True))
     if not has_systemd(host):
-        pid = host.start(command, log=f"{server.directory}/supervisor.log")
+        variables = {"PYTHONPATH": _HERE}
+        pid = host.start(command, log=f"{server.directory}/supervisor.log", variables=variables)
         return f"supervised by pid {pid}, until this machine is started again"
     unit = f"sgprov-{server.name}.service"
     home = host.variable("XDG_CONFIG_HOME") or f"{host.variable('HOME') or '/root'}/.config"
@@ -45,6 +49,7 @@ Description=sgprov: keep the server {server.name} up
 After=network-online.target
 
 [Service]
+Environment={shlex.quote(f"PYTHONPATH={_HERE}")}
 ExecStart={shlex.join(command).replace("%", "%%")}
 Restart=on-failure
 RestartSec=5

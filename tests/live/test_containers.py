@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from live import nim_stand_in, parts
@@ -60,7 +62,15 @@ def key(monkeypatch: pytest.MonkeyPatch) -> str:
     return KEY
 
 
-def nim(host: LocalHost, prefix: str, image: str, port: int, *, name: str = "test-nim", restarts: int = 0) -> Plan:
+def nim(
+    host: LocalHost,
+    prefix: str,
+    image: str,
+    port: int,
+    *,
+    restarts: int = 0,
+    program: Literal["docker", "podman"] = "docker",
+) -> Plan:
     """The plan of a NIM target, but for the login and for GPUs, with the stand-in for its image."""
     catalog = Catalog()
     row = catalog.image("nim-llama-3.1-8b-instruct")
@@ -70,10 +80,10 @@ def nim(host: LocalHost, prefix: str, image: str, port: int, *, name: str = "tes
         places=Places(prefix=prefix, models=f"{prefix}/models", huggingface=f"{prefix}/hf", nim=f"{prefix}/nim"),
         serve=structs.replace(target.serve, model=row.model, port=port, host="127.0.0.1"),
         image=structs.replace(row, reference=image, login=False),
-        hosting=Hosting(program="docker", reference=image, arch="amd64"),
+        hosting=Hosting(program=program, reference=image, arch="amd64"),
     )
-    launch = launches.of(host, decision, None, Options(), name=name, restarts=restarts)
-    return plan.build(decision, launch, name=name, model=None)
+    launch = launches.of(host, decision, None, Options(), name="test-nim", restarts=restarts)
+    return plan.build(decision, launch, name="test-nim", model=None)
 
 
 def applied(made: Plan, host: LocalHost) -> Report:
@@ -304,3 +314,34 @@ def test_our_own_container_does_not_stand_in_our_way(host: LocalHost, prefix: st
     after = server.known(host, f"{prefix}/servers", name="test-nim")
     assert after.id != before.id and contained.current(host, after) == after
     server.wait_until_ready(host, after, timeout_s=60)
+
+
+def test_podman_runs_the_same(prefix: str, image: str, tmp_path: Path) -> None:
+    if shutil.which("podman") is None:
+        pytest.skip("NOT RUN: podman is not installed")
+    # Podman's default limits are more than a container without privileges may give.
+    (tmp_path / "containers.conf").write_text(
+        '[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n'
+    )
+    variables = {
+        "CONTAINERS_CONF": str(tmp_path / "containers.conf"),
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ["HOME"],
+    }
+    machine = LocalHost(variables)
+    name = f"localhost/{image}"
+    if subprocess.run(["podman", "image", "exists", name], check=False).returncode:
+        parts.docker("save", "--output", str(tmp_path / "image.tar"), image)
+        subprocess.run(["podman", "load", "--input", str(tmp_path / "image.tar")], check=True, capture_output=True)
+        (tmp_path / "image.tar").unlink()
+    made = nim(machine, prefix, image, parts.free_port(), program="podman")
+    report = applied(made, machine)
+    assert report.ok and report.data["endpoint"]
+    known = server.known(machine, f"{prefix}/servers", name="test-nim")
+    assert known.pid and status.status(machine, known).health == "running"
+    os.kill(known.pid, 9)
+    start = time.monotonic()
+    while (now := status.status(machine, known)).health == "running" and time.monotonic() - start < 5:
+        time.sleep(0.05)
+    assert now.health == "dead" and "killed by signal 9" in now.text, now
+    assert server.stop(machine, f"{prefix}/servers", name="test-nim")
