@@ -184,8 +184,8 @@ def _launch_steps(prefix: str, launch: Launch, given: Arguments, *, stack: str) 
 def _receipt_step(decision: Decision, receipt: Receipt, given: Arguments) -> WriteReceipt:
     prefix = decision.places.prefix
     program = decision.hosting.program if decision.hosting else None
-    smoke = f"{prefix}/servers/{given.name}/{RESULT}"
-    return WriteReceipt(prefix=prefix, receipt=receipt, smoke=smoke, program=program)
+    server = f"{prefix}/servers/{given.name}"
+    return WriteReceipt(prefix=prefix, receipt=receipt, smoke=f"{server}/{RESULT}", program=program, server=server)
 
 
 def _image_model_steps(decision: Decision, model: str | None) -> tuple[Step, ...]:

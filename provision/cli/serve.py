@@ -16,7 +16,7 @@ from provision.errors import ServingFailed, StepFailed, UsageError
 from provision.host import HostView
 from provision.host.local import LocalHost
 from provision.secrets import mask
-from provision.serving import log, record, server, supervisor
+from provision.serving import contained, log, record, server, supervisor
 from provision.serving.status import Status, status
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ def logs(name: str | None, prefix: str | None, *, follow: bool, lines: int, expl
     """Show a server's log, with secrets masked; or what it says of the server's work (--explain)."""
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
     _, known = find_one(host, wishes)
+    known = contained.adopt(host, known)
     if explain:
         telemetry.show(log.Tail(known.log).remaining(), log.follow(known.log) if follow else ())
         return 0

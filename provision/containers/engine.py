@@ -20,7 +20,7 @@ _STOP_S = 60.0
 class Seen:
     """A container as its engine knows it. `pid` is that of its first process on this machine, 0 when it is not running.
 
-    `label` is whose server it is, None where it is not ours.
+    `label` is whose server it is, None where it is not ours; `started` when its latest life began.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Seen:
     out_of_memory: bool
     restarts: int
     label: str | None
+    started: str = ""
 
     @property
     def runs(self) -> bool:
@@ -75,6 +76,7 @@ def parse_container(text: str) -> Seen:
         out_of_memory=bool(state.get("OOMKilled")),
         restarts=int(given.get("RestartCount") or 0),
         label=_object(config.get("Labels")).get(LABEL),
+        started=str(state.get("StartedAt") or ""),
     )
 
 

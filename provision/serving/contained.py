@@ -15,9 +15,9 @@ from provision.containers import engine
 from provision.containers.engine import Seen, Silent
 from provision.errors import CommandFailed, ServingFailed, StepFailed
 from provision.host.view import Host, HostView
-from provision.serving import processes
+from provision.serving import log, processes
 from provision.serving.launch import Inside
-from provision.serving.record import Server, members
+from provision.serving.record import Server, members, save
 
 _START_S = 120.0
 # How long the last lines of a container that has ended may be on their way into the log.
@@ -56,9 +56,9 @@ def start(host: Host, server: Server, container: Inside) -> int:
     return seen.pid if isinstance(seen, Seen) else 0
 
 
-def follow(host: Host, server: Server, container: Inside) -> None:
-    """Copy the container's output into the server's log, until it ends."""
-    argv = [container.program, "logs", "--follow", container.name]
+def follow(host: Host, server: Server, container: Inside, *, since: str = "") -> None:
+    """Copy the container's output into the server's log, until it ends; that of its latest life with `since`."""
+    argv = [container.program, "logs", "--follow", *(["--since", since] if since else []), container.name]
     host.start(argv, log=server.log, variables={processes.MARKER: server.id})
 
 
@@ -80,6 +80,17 @@ def current(view: HostView, server: Server) -> Server:
         return server
     process = processes.find(view, seen.pid)
     return msgspec.structs.replace(server, pid=seen.pid, started_ticks=process.started if process else 0)
+
+
+def adopt(host: Host, server: Server) -> Server:
+    """The record of a container that its engine started again, with the log of its new life; as it is otherwise."""
+    again, container = current(host, server), server.container
+    if again == server or container is None:
+        return server
+    seen = engine.look(host, container.program, container.name)
+    log.rotate(server.log)
+    follow(host, again, container, since=seen.started if isinstance(seen, Seen) else "")
+    return save(host, msgspec.structs.replace(again, state="starting", ready_after_s=None))
 
 
 def settle(view: HostView, server: Server) -> None:

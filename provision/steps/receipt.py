@@ -10,6 +10,7 @@ from msgspec import structs
 
 from provision import environments
 from provision.containers import images
+from provision.environments.receipts import LATEST
 from provision.host import Host, HostView
 from provision.steps.base import Progress
 
@@ -19,13 +20,15 @@ class WriteReceipt:
     """The latest receipt says the same as `receipt`, whose time is set when it is written.
 
     `smoke` is the file with the result of the smoke test, where there was one. `program` is the container engine that
-    knows the digest of the receipt's image.
+    knows the digest of the receipt's image. Several servers under one prefix have each their own as well, in the
+    directory `server`.
     """
 
     prefix: str
     receipt: environments.Receipt
     smoke: str | None = None
     program: str | None = None
+    server: str | None = None
 
     @property
     def id(self) -> str:
@@ -37,7 +40,7 @@ class WriteReceipt:
         return f"write `{self.prefix}/receipt.json`"
 
     def satisfied(self, host: HostView) -> bool:
-        return self._whole(host).same_as(environments.read_receipt(host, self.prefix))
+        return self._whole(host).same_as(environments.read_receipt(host, self.server or self.prefix))
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         tell(Progress(text=self.preview()))
@@ -45,6 +48,8 @@ class WriteReceipt:
         whole = self._whole(host)
         receipt = structs.replace(whole, smoke=json.loads(text)) if text else whole
         written = environments.write_receipt(host, self.prefix, receipt)
+        if self.server:
+            host.write(f"{self.server}/{LATEST}", host.read(f"{self.prefix}/{LATEST}") or "")
         return f"`{self.prefix}/receipt.json`, {written.time}"
 
     def _whole(self, view: HostView) -> environments.Receipt:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from live import parts
 
-IMAGE = "sgprov-test/nim-stand-in:1"
+IMAGE = "sgprov-test/nim-stand-in:2"
 MODEL = "meta/llama-3.1-8b-instruct"
 # NIM images run as a user of their own.
 USER = 1000
@@ -22,7 +22,7 @@ _SERVER = r"""
 import json, os, pathlib, sys, threading, time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-MODEL = "meta/llama-3.1-8b-instruct"
+MODEL = os.environ.get("STAND_IN_MODEL", "meta/llama-3.1-8b-instruct")
 if not os.environ.get("NGC_API_KEY", "").startswith("nvapi-"):
     sys.exit("NGC_API_KEY is not set: the model cannot be downloaded")
 cache = pathlib.Path("/opt/nim/.cache/model.bin")

@@ -193,6 +193,11 @@ def test_its_engine_starts_it_again(host: LocalHost, prefix: str, image: str) ->
     assert now.health == "running" and now.server.pid != known.pid
     seen = engine.look(host, "docker", NAME)
     assert isinstance(seen, engine.Seen) and seen.restarts == 1
+    adopted = contained.adopt(host, known)
+    assert adopted.pid == now.server.pid and Path(f"{known.log}.1").exists()
+    contained.settle(host, known)
+    assert Path(known.log).read_text().count("starting on port 8000") == 1, "the log is of its new life"
+    assert status.status(host, adopted).health == "running"
     assert server.stop(host, f"{prefix}/servers", name="test-nim")
     assert parts.docker("ps", "--all", "--quiet", "--filter", f"name={NAME}") == ""
 
