@@ -77,9 +77,9 @@ def _without_process(host: HostView, server: Server, living: tuple[int, ...]) ->
 def _given_up(host: HostView, server: Server) -> str | None:
     """What its supervisor said last, where it has given up (`supervisor.py` writes it)."""
     lines = (host.read(f"{server.directory}/events.jsonl") or "").splitlines()
-    last = json.loads(lines[-1]) if lines else {}
-    if not server.supervised or last.get("event") != "gave-up":
+    if not server.supervised or not lines or '"gave-up"' not in lines[-1]:
         return None
+    last = json.loads(lines[-1])
     return f"was given up after {last['failures']} fast failures: {mask(str(last['reason']))}"
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -350,3 +352,16 @@ def test_podman_runs_the_same(prefix: str, image: str, tmp_path: Path) -> None:
         time.sleep(0.05)
     assert now.health == "dead" and "killed by signal 9" in now.text, now
     assert server.stop(machine, f"{prefix}/servers", name="test-nim")
+
+
+def test_a_wait_that_is_interrupted_leaves_no_container(host: LocalHost, prefix: str, image: str) -> None:
+    made = nim(host, prefix, image, parts.free_port())
+    for step in made.steps[:4]:
+        if not step.satisfied(host):
+            step.apply(host, lambda _: None)
+    started = server.start(host, f"{prefix}/servers", made.launch, name="test-nim")
+    threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        server.wait_until_ready(host, started, timeout_s=60)
+    assert parts.docker("ps", "--all", "--quiet", "--filter", f"name={NAME}") == ""
+    assert status.status(host, server.known(host, f"{prefix}/servers", name="test-nim")).health == "stopped"

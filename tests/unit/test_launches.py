@@ -91,3 +91,8 @@ def test_an_image_for_another_architecture_names_the_right_one() -> None:
 def test_a_captured_spark() -> None:
     plan = bootstrap.make_plan(FolderHost(HOSTS / "gb10"), Options(target="gb10-nim"))
     assert plan.decision.hosting and plan.decision.hosting.arch == "arm64"
+
+
+def test_the_two_builds_of_one_tag_hold_different_kernels() -> None:
+    with pytest.raises(UnsupportedHost, match=r"holds code for 9\.0, .*12\.1a, not for 8\.0"):
+        planned("sglang-image", assumed="gpu=A100 80GB PCIe,driver=580.95.05,arch=aarch64,docker=yes")
