@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from provision.decision import Decision
+from provision.decision import Decision, Places
 from provision.environments import Receipt, path_for, python_of
 from provision.host import HostView
 from provision.serving import tiny_model
@@ -110,10 +110,9 @@ def _stack_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
         model=given.model,
         port=decision.serve.port,
     )
+    paths = (places.prefix, places.models, places.huggingface, *([bytecode_of(places)] if decision.hosting else []))
     return (
-        Directories(
-            directories=tuple(Directory(path=path) for path in (places.prefix, places.models, places.huggingface))
-        ),
+        Directories(directories=tuple(Directory(path=path) for path in paths)),
         Interpreter(python=lock.python, prefix=places.prefix, path=decision.interpreter),
         Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter),
         *_model_steps(decision, environment, given.model),
@@ -211,6 +210,11 @@ def _model_steps(decision: Decision, environment: str, model: str | None) -> tup
             weights=decision.serve.load_format != "dummy",
         ),
     )
+
+
+def bytecode_of(places: Places) -> str:
+    """Where Python keeps the bytecode of an environment that is mounted into a container."""
+    return f"{places.prefix}/bytecode"
 
 
 def variables_of(decision: Decision, chosen: Mapping[str, str]) -> dict[str, str]:

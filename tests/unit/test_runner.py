@@ -18,6 +18,7 @@ from provision.errors import CommandFailed, ProvisionError, ServingFailed, StepF
 from provision.host import Host, HostView
 from provision.plan import Plan
 from provision.report import Finding, Severity, Status
+from provision.serving.launch import Launch
 from provision.steps import Applied, Progress, Step
 
 
@@ -49,7 +50,8 @@ def plan(*steps: Step, left_out: frozenset[str] = frozenset()) -> Plan:
     catalog = Catalog()
     facts = assume.facts(catalog.target("cpu").assume)
     decision = decide(Question(wishes=Options(target="cpu"), facts=facts, catalog=catalog, locks=folder("lockfiles")))
-    return Plan(decision=decision, steps=steps, left_out=left_out)
+    launch = Launch(engine="sglang", version="0.5.23", argv=(), url="http://127.0.0.1:1", model="m")
+    return Plan(decision=decision, steps=steps, launch=launch, left_out=left_out)
 
 
 def statuses(*steps: Change, dry_run: bool = False, left_out: frozenset[str] = frozenset()) -> list[Status]:
