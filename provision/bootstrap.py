@@ -63,7 +63,8 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         raise UsageError(f"target `{decision.target.name}` has no model of its own", hint="name one with `--model`")
     if wishes.port == "auto":
         decision = replace(decision, serve=_on_a_free_port(view, decision, name))
-    launch = launches.of(view, decision, model, wishes, name=name, restarts=manner.restarts)
+    restarts = manner.restarts or _restarts_of(view, decision, name)
+    launch = launches.of(view, decision, model, wishes, name=name, restarts=restarts)
     built = plan.build(decision, launch, name=name, model=model, free_port=manner.free_port, api_key=manner.api_key)
     return plan.leaving_out(built, _left_out(built, manner))
 
@@ -107,6 +108,12 @@ def _model(view: HostView, decision: Decision) -> str | None:
     if "/" not in model or view.stat(f"{models}/{model}") is not None:
         return f"{models}/{model}"
     return model
+
+
+def _restarts_of(view: HostView, decision: Decision, name: str) -> int:
+    """How often the engine starts the server of that name again already: running bootstrap again changes no policy."""
+    known = record.load(view, record.directory_of(f"{decision.places.prefix}/servers", name))
+    return known.container.restarts if known and known.container and known.state != "stopped" else 0
 
 
 def _on_a_free_port(view: HostView, decision: Decision, name: str) -> Serve:

@@ -46,7 +46,6 @@ def render_unit(server: Server, command: Sequence[str]) -> str:
     return f"""\
 [Unit]
 Description=sgprov: keep the server {server.name} up
-After=network-online.target
 
 [Service]
 Environment={shlex.quote(f"PYTHONPATH={_HERE}")}

@@ -12,6 +12,8 @@ from provision.config import Options
 from provision.errors import UnsupportedHost
 from provision.host.folder import FolderHost
 from provision.plan import Plan
+from provision.serving import record
+from provision.serving.record import Server
 from provision.steps.image import PullImage
 
 HOSTS = Path(__file__).parents[1] / "hosts"
@@ -96,3 +98,32 @@ def test_a_captured_spark() -> None:
 def test_the_two_builds_of_one_tag_hold_different_kernels() -> None:
     with pytest.raises(UnsupportedHost, match=r"holds code for 9\.0, .*12\.1a, not for 8\.0"):
         planned("sglang-image", assumed="gpu=A100 80GB PCIe,driver=580.95.05,arch=aarch64,docker=yes")
+
+
+def test_running_bootstrap_again_leaves_the_restart_policy() -> None:
+    host = FakeHost()
+    host.variables["HOME"] = "/home/ada"
+    first = bootstrap.make_plan(host, Options(target="gb10"), bootstrap.Manner(restarts=5), assumed="target")
+    assert "--restart on-failure:5" in words(first)
+    prefix = first.decision.places.prefix
+    known = Server(
+        id="1",
+        name="gb10",
+        directory=f"{prefix}/servers/gb10",
+        engine="sglang",
+        version="0.5.14",
+        stack=None,
+        model="m",
+        url=first.launch.url,
+        argv=first.launch.argv,
+        variables={},
+        log="l",
+        started="",
+        machine="",
+        boot="",
+        state="ready",
+        container=first.launch.container,
+    )
+    record.save(host, known)
+    again = bootstrap.make_plan(host, Options(target="gb10"), assumed="target")
+    assert again.launch == first.launch
