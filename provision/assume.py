@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -62,6 +63,9 @@ def facts(given: Mapping[str, str]) -> Facts:
     gpus: tuple[Gpu, ...] = ()
     if name.lower() != "none":
         gpus = tuple(_gpu(index, name, given) for index in range(_number(given, "count", 1)))
+    for key in ("driver", "glibc", "python", "cuda", "compute_capability"):
+        if key in given and not re.fullmatch(r"\d+(\.\d+)*", given[key]):
+            raise UsageError(f"`{key}={given[key]}` must be a version", hint="digits and dots, such as 550.90.07")
     identifier, _, version = given.get("os", "ubuntu-22.04").partition("-")
     python = given.get("python")
     docker = ContainerEngine(name="Docker", running=True, nvidia_runtime=bool(gpus))

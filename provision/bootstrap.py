@@ -120,7 +120,7 @@ def _on_a_free_port(view: HostView, decision: Decision, name: str) -> Serve:
     """The settings with the next free port; a server of ours that runs by that name keeps the one it has."""
     stack, serve = decision.stack, decision.serve
     known = record.load(view, record.directory_of(f"{decision.places.prefix}/servers", name))
-    if known and known.state in {"starting", "ready"} and view.stat(f"/proc/{known.pid}"):
+    if known and record.members(view, known):
         return structs.replace(serve, port=int(known.url.rsplit(":", 1)[1]))
 
     def ports_of(port: int) -> tuple[int, ...]:
@@ -141,6 +141,8 @@ def _left_out(built: Plan, manner: Manner) -> frozenset[str]:
         left_out |= known - set(manner.only)
     if not manner.smoke:
         left_out |= plan.LAUNCH_STEPS
+    if "switch" in left_out and "receipt" not in manner.only:
+        left_out.add("receipt")
     return frozenset(left_out)
 
 
@@ -159,13 +161,14 @@ def question(
     places = places_of(layout, wishes, home)
     if assumed:
         facts = assume.facts(_assumed(assumed, catalog, wishes))
-        installed = frozenset[str]()
+        installed = begun = frozenset[str]()
     else:
         directories = (places.prefix, places.models, places.huggingface)
         facts = with_disks(view, gathering(), directories) if gathering else gather(view, directories=directories)
         facts = _with_named_python(view, facts, wishes)
-        stamps = (environment.stamp for environment in environments.list_environments(view, places.prefix))
-        installed = frozenset(stamp.lock_digest for stamp in stamps if stamp)
+        there = environments.list_environments(view, places.prefix)
+        installed = frozenset(one.stamp.lock_digest for one in there if one.stamp)
+        begun = frozenset(one.name for one in there if not one.stamp)
     return Question(
         wishes=wishes,
         facts=facts,
@@ -173,6 +176,7 @@ def question(
         locks=locks,
         sizes=sizes.load(Path(locks) / sizes.FILE),
         installed=installed,
+        begun=begun,
         home=home,
     )
 

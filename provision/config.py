@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,6 +24,11 @@ LEAKING_VARIABLES = (
     "PYTHONDONTWRITEBYTECODE",
 )
 CONFIG_FILE = "sgprov.yml"
+# `SGPROV_*` variables that are no wishes.
+_OTHER_VARIABLES = ("api_key", "config", "server")
+# What a number may be, both ends included.
+_RANGES: dict[str, tuple[float, float]] = {"context_length": (1, 100_000_000), "mem_fraction": (0.01, 1.0)}
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +47,7 @@ class Options:
     model_directory: str | None = None
     cache_directory: str | None = None
     port: str | None = None
-    host: str | None = None
+    bind: str | None = None
     name: str | None = None
     context_length: int | None = None
     mem_fraction: float | None = None
@@ -70,7 +76,8 @@ def load(flags: Mapping[str, Any], *, file: str | None = None) -> Options:
 
 
 def _from_file(file: str | None) -> Options:
-    path = Path(file or os.environ.get("SGPROV_CONFIG") or CONFIG_FILE)
+    file = file or os.environ.get("SGPROV_CONFIG") or None
+    path = Path(file or CONFIG_FILE)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -95,8 +102,14 @@ def _from_variables() -> dict[str, str]:
     given = {}
     for name, value in os.environ.items():
         key = name.removeprefix("SGPROV_").lower()
-        if name.startswith("SGPROV_") and key in known and value:
+        if not name.startswith("SGPROV_") or not value:
+            continue
+        if key in known:
             given[key] = value
+        elif key not in _OTHER_VARIABLES and (near := difflib.get_close_matches(key, known, n=1, cutoff=0.8)):
+            raise UsageError(
+                f"the environment has an unknown `{name}`", hint=f"did you mean `SGPROV_{near[0].upper()}`?"
+            )
     return given
 
 
@@ -118,13 +131,24 @@ def _names() -> list[str]:
 
 def _typed(key: str, value: Any, *, source: str) -> Any:
     """A value of the field's type. YAML's `python: 3.10` arrives as the number 3.1: refused, not guessed."""
-    kinds = {"context_length": int, "mem_fraction": float}
+    kinds: dict[str, type] = {"context_length": int, "mem_fraction": float}
     if key == "python" and isinstance(value, float):
         raise UsageError(f"`python: {value}` in {source} is a number", hint='quote it: `python: "3.10"`')
     kind = kinds.get(key, str)
+    wanted = {int: "a whole number", float: "a number"}.get(kind, "text")
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise UsageError(f"`{key}` in {source} must be a {kind.__name__}, not a {type(value).__name__}")
+        raise UsageError(f"`{key}` in {source} must be {wanted}, not a {type(value).__name__}")
     try:
-        return kind(value)
-    except ValueError:
-        raise UsageError(f"`{key}` in {source} must be a {kind.__name__}, not `{value}`") from None
+        typed = kind(value)
+    except (ValueError, OverflowError):
+        raise UsageError(f"`{key}` in {source} must be {wanted}, not `{value}`") from None
+    lowest, highest = _RANGES.get(key, (None, None))
+    if lowest is not None and highest is not None and not lowest <= typed <= highest:
+        raise UsageError(f"`{key}` in {source} must be from {lowest} to {highest}, not {value}")
+    if key == "name" and not _NAME.fullmatch(typed):
+        raise UsageError(
+            f"`{value}` cannot name a server", hint="use small letters, digits, `.`, `_` and `-`, at most 63 of them"
+        )
+    if key == "python" and "/" not in typed and not re.fullmatch(r"3\.\d{1,2}(\.\d{1,2})?", typed):
+        raise UsageError(f"`{value}` is not a Python", hint="a version such as `3.10`, or the path of an interpreter")
+    return typed

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from provision.decision import Decision, Places
 from provision.environments import Receipt, path_for, python_of
+from provision.errors import ProvisionError
 from provision.host import HostView
 from provision.serving import tiny_model
 from provision.serving.launch import Launch
-from provision.steps import Step
+from provision.steps import Precondition, Step
 from provision.steps.cache_directory import CacheDirectory
 from provision.steps.directories import Directories, Directory
 from provision.steps.environment import Environment
@@ -33,12 +34,16 @@ BUILTIN_MODEL = "builtin:tiny-gpt2"
 
 @dataclass(frozen=True, kw_only=True)
 class Foresight:
-    """What would become of a step today; `would_change` is None where the machine is not here to be looked at."""
+    """What would become of a step today; `would_change` is None where the machine is not here to be looked at.
+
+    `problem` is why it would fail, where that can be told already.
+    """
 
     id: str
     preview: str
     would_change: bool | None
     looks_only: bool = False
+    problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +63,20 @@ class Plan:
                 preview=step.preview(),
                 would_change=None if view is None else not step.looks_only and not step.satisfied(view),
                 looks_only=step.looks_only,
+                problem=None if view is None else _problem(step, view),
             )
             for step in self.steps
             if step.id not in self.left_out
         )
+
+
+def _problem(step: Step, view: HostView) -> str | None:
+    if isinstance(step, Precondition):
+        try:
+            step.check(view)
+        except ProvisionError as error:
+            return str(error)
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +105,20 @@ def build(
 
 
 def leaving_out(plan: Plan, names: frozenset[str]) -> Plan:
-    """The plan with those steps shown and not carried out."""
-    return replace(plan, left_out=names)
+    """The plan with those steps shown and not carried out, and the others told of it.
+
+    Without a smoke test in this run there is no result of one to write down, and no other proof of a server than that
+    it became ready.
+    """
+    if "smoke" not in names:
+        return replace(plan, left_out=names)
+    return replace(plan, left_out=names, steps=tuple(_untested(step) for step in plan.steps))
+
+
+def _untested(step: Step) -> Step:
+    if isinstance(step, WriteReceipt):
+        return replace(step, smoke=None)
+    return replace(step, tested=False) if isinstance(step, StartServer) else step
 
 
 def _stack_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[Step, ...]:

@@ -34,7 +34,8 @@ def _needs_login(context: Context) -> bool:
     looks_at="NGC_API_KEY (its shape only) and the logins in ~/.docker/config.json",
     why="the image is behind a login: without it the pull ends with 401 after everything else was done",
     remedy="`docker login nvcr.io -u '$oauthtoken'`, with a key from https://org.ngc.nvidia.com/setup/api-keys",
-    applies=_needs_login,
+    # A recording holds no secrets, not even whether there were any.
+    applies=lambda context: _needs_login(context) and not context.view.recorded,
 )
 def credential_ngc(context: Context) -> Iterator[Finding]:
     login = "`docker login nvcr.io -u '$oauthtoken'`, with a key from https://org.ngc.nvidia.com/setup/api-keys"
@@ -63,7 +64,7 @@ def credential_ngc_shape(context: Context) -> Iterator[Finding]:
     looks_at="HF_TOKEN and the token file, where the model is one that asks for a licence and is not on this host",
     why="a gated model answers 401 when the server wants to load it",
     remedy="accept the licence on the model's page, then `hf auth login`",
-    applies=lambda context: (context.serve.model or "").startswith(_GATED),
+    applies=lambda context: (context.serve.model or "").startswith(_GATED) and not context.view.recorded,
 )
 def credential_hf(context: Context) -> Iterator[Finding]:
     model, places = context.serve.model or "", context.places

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from provision.checks.base import Context, check, error, has_driver, has_gpus, on_the_machine, warning
-from provision.decision.weigh import driver_at_least
+from provision.decision.weigh import at_least
 from provision.report import Finding
 
 _check = partial(check, "driver")
@@ -68,7 +68,7 @@ def driver_floor(context: Context) -> Iterator[Finding]:
     driver = context.facts.driver
     floors = {one.name: one.stack.min_driver for one in context.candidates if one.stack}
     floors |= {one.name: one.image.min_driver for one in context.candidates if one.image}
-    if driver and floors and all(driver_at_least(driver.version, floor) is False for floor in floors.values()):
+    if driver and floors and all(at_least(driver.version, floor) is False for floor in floors.values()):
         lowest = min(floors.values(), key=lambda floor: [int(part) for part in floor.split(".")])
         listed = ", ".join(f"{name} needs {floor}" for name, floor in floors.items())
         yield error(

@@ -76,23 +76,33 @@ def run(arguments: Sequence[str]) -> int:
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     as_json = "--json" in own
     command = next((argument for argument in own if not argument.startswith("-")), "sgprov")
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # `nohup` has it ignored, which is to stay.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     try:
-        shown = sgprov.main(list(arguments), prog_name="sgprov", standalone_mode=False)
+        return _answer(arguments, as_json=as_json)
     except errors.ProvisionError as error:
+        status = error.exit_status
         render.show_error(error, command=command, as_json=as_json)
-        return error.exit_status
     except click.UsageError as error:
-        usage = errors.UsageError(_lower(error.format_message()), hint=_usage_hint(error))
-        render.show_error(usage, command=command, as_json=as_json)
-        return usage.exit_status
+        status = errors.UsageError.exit_status
+        render.show_error(_usage(error), command=command, as_json=as_json)
     except (KeyboardInterrupt, click.Abort):
+        status = errors.INTERRUPTED
         render.show_interrupted(command=command, as_json=as_json)
-        return errors.INTERRUPTED
     except BrokenPipeError:
         # `sgprov … | head` is not an error; Python must not complain about it at exit either.
+        status = errors.OK
         render.forget_output()
-        return errors.OK
+    except Exception as error:  # noqa: BLE001  # a bug of ours is told in the form that was asked for, too
+        status = errors.ProvisionError.exit_status
+        render.show_bug(error, command=command, as_json=as_json)
+    return status
+
+
+def _answer(arguments: Sequence[str], *, as_json: bool) -> int:
+    shown = sgprov.main(list(arguments), prog_name="sgprov", standalone_mode=False)
     if isinstance(shown, Shown):
         render.show(shown, as_json=as_json)
         return shown.exit_status
@@ -109,8 +119,13 @@ def _lower(message: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _usage_hint(error: click.UsageError) -> str:
-    if isinstance(error, click.NoSuchOption) and error.possibilities:
-        return f"did you mean `{nearest(error.option_name, error.possibilities) or min(error.possibilities)}`?"
+def _usage(error: click.UsageError) -> errors.UsageError:
+    """A usage error of click's as one of ours; what click guesses itself stands behind its first sentence."""
     path = error.ctx.command_path if error.ctx else "sgprov"
-    return f"`{path} --help` shows what it takes"
+    hint = f"`{path} --help` shows what it takes"
+    said = error.format_message()
+    if isinstance(error, click.NoSuchOption):
+        said = f"no such option: {error.option_name}"
+        near = nearest(error.option_name, error.possibilities or ())
+        hint = f"did you mean `{near}`?" if near else hint
+    return errors.UsageError(_lower(said), hint=hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @common.wishes
-@click.option("--name", metavar="NAME", help="What the server is called; the target's name otherwise.")
+@common.server_name
 @click.option("--free-port", is_flag=True, help="Stop whoever listens on the port, after naming them.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, change nothing.")
 @click.option("--only", multiple=True, metavar="STEP", help="Take these steps only (repeatable).")
@@ -94,6 +95,7 @@ def _show(report: Report, screen: Console, *, stopped: bool) -> None:
         return
     screen.print()
     screen.print(f"[bold green]serving[/] at [bold]{endpoint}[/]", markup=True)
-    body = '{"model": "default", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16}'
+    names = report.data.get("smoke", {}).get("smoke-models", {}).get("models") or ["default"]
+    body = json.dumps({"model": names[0], "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16})
     screen.print(f"  curl {endpoint}/chat/completions -H 'Content-Type: application/json' -d '{body}'", markup=False)
     screen.print("  sgprov serve status | logs | stop", markup=False)

@@ -19,6 +19,7 @@ replayed = click.option(
 )
 config_file = click.option("--config", "file", metavar="FILE", help="Read this instead of ./sgprov.yml.")
 target_name = click.option("--target", "-t", metavar="NAME", help="What this machine is to become; `sgprov targets`.")
+server_name = click.option("--name", metavar="NAME", help="What the server is called; the target's name otherwise.")
 prefix = click.option("--prefix", metavar="DIR", help="Where environments, servers and receipts lie.")
 
 _WISHES = (
@@ -31,7 +32,7 @@ _WISHES = (
     click.option("--model-directory", metavar="DIR", help="Where models lie."),
     click.option("--cache-directory", metavar="DIR", help="The Hugging Face cache, or NIM's."),
     click.option("--port", metavar="N|auto", help="The port to serve on; `auto` takes the next free one."),
-    click.option("--bind", "bind", metavar="ADDRESS", help="The address to listen on, such as 0.0.0.0."),
+    click.option("--bind", metavar="ADDRESS", help="The address to listen on, such as 0.0.0.0."),
     click.option("--context-length", type=int, metavar="TOKENS", help="The longest context to serve."),
     click.option("--mem-fraction", type=float, metavar="0-1", help="The share of GPU memory for weights and KV cache."),
 )
@@ -46,9 +47,7 @@ def wishes(command: F) -> F:
 
 def options(file: str | None, flags: dict[str, Any]) -> config.Options:
     """The wishes of a command line over the environment's and the file's."""
-    given = dict(flags)
-    given["host"] = given.pop("bind", None)
-    return config.load(given, file=file)
+    return config.load(flags, file=file)
 
 
 def view(folder: str | None) -> HostView:

@@ -15,7 +15,7 @@ from provision.catalog.shipped import folder
 from provision.cli import common
 from provision.cli.output import Shown
 from provision.errors import UsageError
-from provision.locks.lockfile import available
+from provision.locks.lockfile import available, pins_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,7 +67,7 @@ def _opened(file: str | None) -> Iterator[BinaryIO]:
 def _pins(stack: str) -> dict[str, str]:
     row = Catalog().stack(stack)
     locks = available(folder("lockfiles"), row.name)
-    return {pin.name: pin.version for pin in locks[-1].requirements} if locks else {}
+    return pins_of(locks[-1]) if locks else {}
 
 
 def _show(found: Diagnosis, screen: Console) -> None:

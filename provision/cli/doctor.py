@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from provision.checks.run import CheckResult
     from provision.config import Options
 
-# Families whose questions have answers without secrets in them.
-_HARMLESS = ("driver", "topology", "system", "memory", "disk", "limits", "build-tools", "slurm")
 # Checks and what they stand on are imported in functions: facts wait for other programs most of the time, and what is
 # imported meanwhile costs nothing.
 
@@ -125,12 +123,11 @@ def _command(fix: str) -> str:
 
 
 def ask_all(view: HostView, facts: Facts) -> None:
-    """Ask everything that checks ask and a capture may hold; those that read credentials or servers are left out."""
+    """Ask everything that checks ask, so that a capture answers them as the machine did; no secret is asked for."""
     from provision.checks.registry import CHECKS  # noqa: PLC0415
-    from provision.checks.run import chosen, run_checks  # noqa: PLC0415
+    from provision.checks.run import run_checks  # noqa: PLC0415
 
-    context = _context(view, config.Options(), lambda: facts, local=False, wait=1.5)
-    run_checks(chosen(CHECKS, _HARMLESS), context)
+    run_checks(CHECKS, _context(view, config.Options(), lambda: facts, local=False, wait=1.5))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from provision.cli.places import prefixes
 from provision.errors import CheckFailed, UsageError
 from provision.host import HostView
 from provision.report import Report
+from provision.serving import relaunch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,15 +91,25 @@ def verify(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
 @common.prefix
 @common.as_json
 def rollback(prefix: str | None, *, as_json: bool) -> Shown:
-    """Go back to the environment that was in use before the current one."""
+    """Go back to the environment that was in use before the current one.
+
+    Servers go on as they are; started again, those of the environment that was left run from this one.
+    """
     del as_json
     host = common.local_host()
     place = _only_prefix(host, prefix)
     path = installed.rollback(host, place)
+    restart = [f"sgprov serve restart {name} --prefix {place}" for name in relaunch.followers(host, place)]
+
+    def show(screen: Console) -> None:
+        screen.print(f"`{path}` is in use", markup=False)
+        for command in restart:
+            screen.print(f"  `{command}` serves from it", markup=False, soft_wrap=True)
+
     return Shown(
         command="environments",
-        data={"prefix": place, "current": path},
-        text=lambda screen: screen.print(f"`{path}` is in use; a running server keeps its own until it is restarted"),
+        data={"prefix": place, "current": path, "restart": restart},
+        text=show,
         changed=True,
     )
 

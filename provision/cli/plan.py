@@ -22,6 +22,7 @@ _GB = 1e9
 
 @click.command()
 @common.wishes
+@common.server_name
 @common.replayed
 @click.option(
     "--assume",
@@ -95,7 +96,9 @@ def _show(made: Plan, foresight: tuple[Foresight, ...], screen: Console) -> None
         render.line(screen, (f"{name:<10}", "bold"), value)
     screen.print()
     for step in foresight:
-        if step.looks_only:
+        if step.problem:
+            render.show_step(step.id, Status.FAILED, step.problem, 0, screen, told="would fail")
+        elif step.looks_only:
             render.show_step(step.id, Status.SKIPPED, step.preview, 0, screen, told="looks only")
         else:
             status = Status.ALREADY if step.would_change is False else Status.WOULD

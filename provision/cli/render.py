@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
+import traceback
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from provision.report import Report, Severity, Status
+from provision import errors
+from provision.report import Finding, Report, Severity, Status
 from provision.secrets import mask
 
 if TYPE_CHECKING:
@@ -37,6 +41,9 @@ _LABELS = {Status.ALREADY: "already true", Status.WOULD: "would change", Status.
 
 def console(*, error: bool = False) -> Console:
     """A terminal for people. Wide lines are not folded where nobody's terminal is: a log wants whole lines."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     from rich.console import Console  # noqa: PLC0415  # 60 ms that JSON does not pay
 
     return Console(stderr=error, highlight=False, soft_wrap=True, emoji=False)
@@ -48,18 +55,58 @@ def show(shown: Shown, *, as_json: bool) -> None:
         print_json(shown.to_json())
     else:
         shown.text(console())
+        sys.stdout.flush()
 
 
 def print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    """One object on stdout, with every credential in it masked."""
+    text = json.dumps(masked(value), indent=2, ensure_ascii=False)
+    # What a terminal's or a pipe's encoding cannot say is escaped rather than fatal.
+    print(text if _can_say(text) else json.dumps(masked(value), indent=2), flush=True)
+
+
+def masked(value: Any) -> Any:
+    """Plain data with every credential masked, also where flag and value are neighbours in a list of arguments."""
+    if isinstance(value, str):
+        return mask(value)
+    if isinstance(value, dict):
+        return {key: _masked_under(key, one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return masked_arguments([masked(one) for one in value])
+    return value
+
+
+def _masked_under(key: str, value: Any) -> Any:
+    """A variable's value is a credential by the variable's name."""
+    if isinstance(value, str) and key.isupper():
+        return mask(f"{key}={value}").removeprefix(f"{key}=")
+    return masked(value)
+
+
+def masked_arguments(arguments: list[Any]) -> list[Any]:
+    """`--api-key` followed by its value: the value is a credential whatever its shape."""
+    found = list(arguments)
+    for index in range(1, len(found)):
+        flag, text = found[index - 1], found[index]
+        if isinstance(flag, str) and isinstance(text, str) and flag.startswith("--"):
+            found[index] = mask(f"{flag} {text}").removeprefix(f"{flag} ")
+    return found
+
+
+def _can_say(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 def show_error(error: ProvisionError, *, command: str, as_json: bool) -> None:
     """`error: …` and `hint: …` for people; the same as an object, on stdout, for programs."""
     text, hint = mask(str(error)), mask(error.hint) if error.hint else None
     if as_json:
-        told = {"code": error.code, "exit_status": error.exit_status, "text": text, "hint": hint}
-        print_json({"schema": f"sgprov.{command}/1", "ok": False, "changed": False, "error": told})
+        findings = [_plain(finding) for finding in error.findings]
+        _print_json_error(command, _told(error.code, error.exit_status, text, hint), findings)
         return
     _show_failure(text, hint, console(error=True))
 
@@ -67,10 +114,36 @@ def show_error(error: ProvisionError, *, command: str, as_json: bool) -> None:
 def show_interrupted(*, command: str, as_json: bool) -> None:
     text = "interrupted; run the same command again to go on"
     if as_json:
-        told = {"code": "interrupted", "exit_status": 130, "text": text, "hint": None}
-        print_json({"schema": f"sgprov.{command}/1", "ok": False, "changed": False, "error": told})
+        _print_json_error(command, _told("interrupted", errors.INTERRUPTED, text))
     else:
         console(error=True).print(text, markup=False)
+
+
+def show_bug(error: Exception, *, command: str, as_json: bool) -> None:
+    """A traceback on stderr, which only a bug of ours shows; and what it comes to, in the form that was asked for."""
+    print(mask("".join(traceback.format_exception(error))), file=sys.stderr)
+    text = f"{type(error).__name__}: {mask(str(error))}"
+    hint = "this is a bug of sgprov: report it with the lines above and `sgprov facts --capture DIR`"
+    if as_json:
+        _print_json_error(command, _told(errors.ProvisionError.code, errors.ProvisionError.exit_status, text, hint))
+    else:
+        _show_failure(text, hint, console(error=True))
+
+
+def _print_json_error(command: str, told: dict[str, Any], findings: Sequence[Any] = ()) -> None:
+    found = {"findings": list(findings)} if findings else {}
+    print_json({"schema": f"sgprov.{command}/1", "ok": False, "changed": False, "error": told, **found})
+
+
+def _told(code: str, exit_status: int, text: str, hint: str | None = None) -> dict[str, Any]:
+    return {"code": code, "exit_status": exit_status, "text": text, "hint": hint}
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    import msgspec  # noqa: PLC0415  # only where there is one
+
+    plain: dict[str, Any] = msgspec.to_builtins(finding)
+    return plain
 
 
 def show_report(report: Report, screen: Console, *, steps: bool = True) -> None:

@@ -16,7 +16,7 @@ from provision.errors import ServingFailed, StepFailed, UsageError
 from provision.host import HostView
 from provision.host.local import LocalHost
 from provision.secrets import mask
-from provision.serving import contained, log, record, server, supervisor
+from provision.serving import contained, log, record, relaunch, server, supervisor
 from provision.serving.status import Status, status
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def start(
     """Start a server and wait until it is ready.
 
     With --target it is started with that target's settings, from the environment that `sgprov bootstrap` installed;
-    without, again with what it was started with the last time.
+    without, again with what it was started with the last time (after a rollback, from the environment gone back to).
     """
     host, wishes = common.local_host(), common.options(file, {**flags, "name": name})
     if not wishes.target:
@@ -92,7 +92,7 @@ def _start_again(host: LocalHost, wishes: config.Options, *, self_healing: bool,
     if status(host, known).health == "running":
         shown = _one(host, known, changed=False)
     else:
-        shown = _waited(host, server.restart(host, servers, name=known.name), as_json=as_json)
+        shown = _restarted(host, servers, known, as_json=as_json)
     if self_healing and shown.ok:
         kept_up = keeping_up.keep(host, replace(wishes, prefix=servers.removesuffix("/servers")), known.name)
         shown = replace(shown, data={**shown.data, "kept_up": kept_up}, changed=True)
@@ -104,10 +104,10 @@ def _start_again(host: LocalHost, wishes: config.Options, *, self_healing: bool,
 @common.prefix
 @common.as_json
 def restart(name: str | None, prefix: str | None, *, as_json: bool) -> Shown:
-    """Stop a server and start it again with the same settings."""
+    """Stop a server and start it again with the same settings; after a rollback, from the environment gone back to."""
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
     servers, known = find_one(host, wishes)
-    shown = _waited(host, server.restart(host, servers, name=known.name), as_json=as_json)
+    shown = _restarted(host, servers, known, as_json=as_json)
     if known.supervised and shown.ok:
         keeping_up.keep(host, replace(wishes, prefix=servers.removesuffix("/servers")), known.name)
     return shown
@@ -212,8 +212,11 @@ def find_one(view: HostView, wishes: config.Options) -> tuple[str, record.Server
     raise UsageError("there are several servers", hint=f"name one of {names}")
 
 
-def _waited(host: LocalHost, started: record.Server, *, as_json: bool) -> Shown:
-    with progress.phases(started.name, as_json=as_json) as tell:
+def _restarted(host: LocalHost, servers: str, known: record.Server, *, as_json: bool) -> Shown:
+    launch, stack = relaunch.launch_of(host, servers.removesuffix("/servers"), known)
+    undone = server.undone_if_interrupted(host, servers, name=known.name)
+    with progress.phases(known.name, as_json=as_json) as tell, undone:
+        started = server.restart(host, servers, name=known.name, launch=launch, stack=stack)
         ready = server.wait_until_ready(host, started, tell=tell)
     return _one(host, ready, changed=True)
 

@@ -27,7 +27,7 @@ class Question:
     """What a decision is made from.
 
     `locks` is the folder of lockfiles, `sizes` what their wheels weigh, `installed` the digests of the locks whose
-    environments are complete here, `home` the user's home on the host.
+    environments are complete here, `begun` the names of the directories of those that are not, `home` the user's home.
     """
 
     wishes: Options
@@ -36,6 +36,7 @@ class Question:
     locks: Path
     sizes: dict[str, Sizes] = field(default_factory=dict)
     installed: frozenset[str] = frozenset()
+    begun: frozenset[str] = frozenset()
     home: str = "/root"
 
 
@@ -123,6 +124,7 @@ def _fit(target: Target, question: Question) -> Fit:
         wishes=wishes,
         sizes=question.sizes,
         installed=question.installed,
+        begun=question.begun,
     )
     stacks = [stack_candidate(catalog.stack(name), available(question.locks, name), setting) for name in target.stacks]
     rows = [as_wished(catalog.image(name), wishes) for name in target.images]
@@ -258,10 +260,9 @@ def serve_of(target: Target, wishes: Options) -> Serve:
         serve = replaced(serve, port=int(wishes.port))
     changes = {
         "model": wishes.model,
-        "host": wishes.host,
+        "host": wishes.bind,
         "context_length": wishes.context_length,
         "mem_fraction": wishes.mem_fraction,
-        "served_name": None,
     }
     serve = replaced(serve, **{key: value for key, value in changes.items() if value is not None})
     # A real model has real weights: dummy ones are only for the built-in one.

@@ -18,6 +18,7 @@ from provision.locks.sizes import Sizes
 from provision.report import Finding, Severity
 
 _GIB = 1024**3
+_GB = 1e9
 # NVIDIA's consumer and workstation names: no forward-compatibility package exists for them.
 _CONSUMER_NAMES = ("geforce", "titan", "rtx ", "quadro", "graphics device")
 
@@ -50,6 +51,7 @@ class Setting:
     interpreter: str | None = None
     sizes: Mapping[str, Sizes] = field(default_factory=dict)
     installed: frozenset[str] = frozenset()
+    begun: frozenset[str] = frozenset()
 
 
 def stack_candidate(stack: Stack, locks: Sequence[Lock], setting: Setting) -> Candidate:
@@ -69,7 +71,9 @@ def stack_candidate(stack: Stack, locks: Sequence[Lock], setting: Setting) -> Ca
     download, disk = (size.download_bytes, size.disk_bytes) if size else (None, None)
     if lock and lock.digest in setting.installed:
         download = disk = 0
-    if disk:
+    # What an interrupted installation left may be what fills the disk: the step looks again, and knows the cache.
+    begun = lock is not None and any(lock.digest[:12] in name for name in setting.begun)
+    if disk and not begun:
         _weigh_disk(disk, facts, setting.places, verdict)
     if setting.wishes.image:
         engine, told = choose(facts, setting.wishes, gpus=bool(gpus))
@@ -129,8 +133,8 @@ def _is_model(wished: str, name: str) -> bool:
     return wished in {name, name.rpartition("/")[2]}
 
 
-def driver_at_least(text: str, floor: str) -> bool | None:
-    """Whether a driver's own text (`550.144.03`) is at least `floor`; None where it is not a version."""
+def at_least(text: str, floor: str) -> bool | None:
+    """Whether a version as something says it (a driver's `550.144.03`) is at least `floor`; None where it is none."""
     try:
         return Version(text) >= Version(floor)
     except InvalidVersion:
@@ -169,7 +173,7 @@ def _weigh_driver(floor: str, cuda: str, facts: Facts, gpus: Sequence[Gpu], verd
     if facts.driver is None:
         verdict.objections.append("needs an NVIDIA driver, none is loaded")
         return
-    enough = driver_at_least(facts.driver.version, floor)
+    enough = at_least(facts.driver.version, floor)
     told = f"driver {facts.driver.version}"
     if enough is None:
         verdict.objections.append(f"the driver version `{facts.driver.version}` cannot be read")
@@ -204,7 +208,7 @@ def _weigh_glibc(stack: Stack, facts: Facts, verdict: Verdict) -> None:
         verdict.objections.append(f"needs glibc {stack.minimum_glibc}, this host has none (musl?)")
         return
     verdict.weigh(
-        Version(facts.glibc) >= Version(stack.minimum_glibc),
+        bool(at_least(facts.glibc, stack.minimum_glibc)),
         f"glibc {facts.glibc} >= {stack.minimum_glibc}",
         f"needs glibc {stack.minimum_glibc}, this host has {facts.glibc}",
     )
@@ -213,9 +217,9 @@ def _weigh_glibc(stack: Stack, facts: Facts, verdict: Verdict) -> None:
 def _weigh_disk(needed: int, facts: Facts, places: Places, verdict: Verdict) -> None:
     for disk in facts.disks:
         if disk.path == places.prefix:
-            free, need = disk.free / _GIB, needed / _GIB
+            free, need = disk.free / _GB, needed / _GB
             verdict.weigh(
                 disk.free >= needed,
-                f"{need:.1f} GiB of {free:.1f} GiB free on {disk.mount}",
-                f"needs {need:.1f} GiB under {places.prefix}, {disk.mount} has {free:.1f} GiB free",
+                f"{need:.1f} GB of {free:.1f} GB free on {disk.mount}",
+                f"needs {need:.1f} GB under {places.prefix}, {disk.mount} has {free:.1f} GB free",
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from provision.environments.layout import CURRENT, PREVIOUS, STAMP, Environment, list_environments
+from provision.environments.locking import alone
 from provision.host import Host, HostView, Process
 
 KEEP = 2
@@ -14,13 +15,14 @@ def collect_garbage(host: Host, prefix: str, *, keep: int = KEEP) -> tuple[str, 
     """Remove old environments until `keep` are left, and return their paths.
 
     Never removed: the current one, the previous one, and any that a process uses. Files that are hard links into
-    uv's cache give their space back only with `uv cache prune`.
+    uv's cache give their space back only with `uv cache prune`. Raises `StepFailed` while another run installs.
     """
-    removable = superfluous(host, prefix, keep=keep)
-    for environment in removable:
-        # The stamp goes first: what an interrupted removal leaves must not look whole.
-        host.remove(f"{environment.path}/{STAMP}")
-        host.remove(environment.path)
+    with alone(host, prefix):
+        removable = superfluous(host, prefix, keep=keep)
+        for environment in removable:
+            # The stamp goes first: what an interrupted removal leaves must not look whole.
+            host.remove(f"{environment.path}/{STAMP}")
+            host.remove(environment.path)
     return tuple(environment.path for environment in removable)
 
 

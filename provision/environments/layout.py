@@ -5,6 +5,7 @@ environments/<stack>-cp310-x86_64-<12 of the lock's digest>/    one installed st
     .sgprov/lock.txt     what it was made from, so that it can be verified wherever the lockfile is
     .sgprov/stamp.json   every wheel of the lock is in; without it the next run makes it anew from the cache
 current, previous        links to two of them
+.lock                    held by whoever changes any of this
 python/                  interpreters that uv fetched
 receipt.json, receipts/  what was installed last, and before
 """
@@ -41,6 +42,11 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True):
     sgprov: str
     time: str
     schema: int = 1
+
+    @property
+    def stack(self) -> str:
+        """The stack's name, from the lock's, such as `sglang-0.5.23.cp313.x86_64.txt`."""
+        return self.lock.rsplit(".cp", 1)[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ def child(
     started: list[subprocess.Popen[bytes]] = []
     try:
         # Ctrl-C in the middle of `Popen` would leave a process that runs and that nobody knows of.
-        with _interruption_deferred():
+        with interruption_deferred():
             piped = subprocess.DEVNULL if stdin is None else subprocess.PIPE
             started.append(_started(argv, environment, stdin=piped, stderr=stderr, directory=directory))
         if started[0].stdin and stdin is not None:
@@ -98,14 +98,14 @@ def _started(
 
 
 @contextmanager
-def _interruption_deferred() -> Iterator[None]:
-    """SIGINT and SIGTERM reach their handlers when the block is over, so it is carried out whole."""
+def interruption_deferred() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP reach their handlers when the block is over, so it is carried out whole."""
     if threading.current_thread() is not threading.main_thread():
         # Handlers run in the main thread only, here nothing is interrupted.
         yield
         return
     pending: list[tuple[int, FrameType | None]] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         for number, handler in handlers.items():
             if callable(handler):

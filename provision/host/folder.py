@@ -13,6 +13,7 @@ from msgspec import Struct, ValidationError
 from msgspec import yaml as typed_yaml
 
 from provision.errors import UsageError
+from provision.host.recordable import recordable
 from provision.host.view import QUERY_TIMEOUT_S, DiskSpace, Listener, Outcome, PathInfo, Process, Reach
 
 T = TypeVar("T")
@@ -102,9 +103,11 @@ class FolderHost:
 
     def read(self, path: str) -> str | None:
         try:
-            return self._real(path).read_text(encoding="utf-8", errors="replace")
+            text = self._real(path).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None
+        # A folder made by hand may hold more than a capture does.
+        return recordable(path, text)
 
     def read_bytes(self, path: str, limit: int) -> bytes | None:
         """Of what was recorded, which is text: a file of weights is never in a folder."""
@@ -184,7 +187,10 @@ def stable(argv: tuple[str, ...]) -> tuple[str, ...]:
 
     `/usr/bin/python3.10 -I -S …/ask_python.py` is a question to that interpreter: its last word becomes
     `sgprov-ask-python`. Where our own interpreter runs the script it is only the means: `sgprov-ask-nvml` alone.
+    So is the place of uv, which comes with us.
     """
+    if argv[0].endswith("/uv"):
+        return ("uv", *argv[1:])
     script = argv[-1]
     if not (script.startswith(_PACKAGE) and script.endswith(".py")):
         return argv

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from provision.errors import CommandFailed, StepFailed
-from provision.host.children import child, end_group
+from provision.host.children import child, end_group, interruption_deferred
 from provision.host.view import (
     CHANGE_TIMEOUT_S,
     QUERY_TIMEOUT_S,
@@ -252,21 +252,23 @@ class LocalHost:
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            process = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=descriptor,
-                stderr=subprocess.STDOUT,
-                env=self._with(variables),
-                start_new_session=True,
-                cwd="/",
-            )
+            # Interrupted in the middle of `Popen`, it would run without the variables that it is found by.
+            with interruption_deferred():
+                process = subprocess.Popen(
+                    list(argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=descriptor,
+                    stderr=subprocess.STDOUT,
+                    env=self._with(variables),
+                    start_new_session=True,
+                    cwd="/",
+                )
+                # Reap it should it end while we live: a dead server must not be a zombie that looks alive.
+                threading.Thread(target=process.wait, daemon=True).start()
         except OSError as error:
             raise StepFailed(f"`{argv[0]}` could not be started: {error}") from error
         finally:
             os.close(descriptor)
-        # Reap it should it end while we live: a dead server must not be a zombie that looks alive.
-        threading.Thread(target=process.wait, daemon=True).start()
         return process.pid
 
     def signal(self, pid: int, number: int, *, group: bool = False) -> bool:

@@ -25,12 +25,19 @@ from provision.host.folder import (
     stable,
 )
 from provision.host.masking import Masks
+from provision.host.recordable import recordable
 from provision.host.view import QUERY_TIMEOUT_S, DiskSpace, HostView, Listener, Outcome, PathInfo, Process, Reach
 
 T = TypeVar("T")
 
 # Where a machine and its users are named; read when a capture is written, and never written themselves.
 _NAMED_IN = "/etc/hostname"
+# Files of the kernel, all of which have modes of their own that say nothing; the mode that others have.
+_KERNEL = ("/proc/", "/sys/")
+_USUAL_MODE = 0o644
+# In /etc/passwd: which field the number is in, and from where on people have theirs.
+_UID = 2
+_PEOPLE = 1000
 _NAMING_VARIABLES = ("USER", "LOGNAME", "HOSTNAME")
 # Their values identify; that they are set is what matters.
 _MASKED_VARIABLES = ("RUNPOD_POD_ID", "KUBERNETES_SERVICE_HOST", "SLURM_JOB_ID")
@@ -65,7 +72,10 @@ class RecordingHost:
 
     def read(self, path: str) -> str | None:
         text = self._view.read(path)
-        return self._keep(lambda: self._files.update({path: text} if text is not None else {}), text)
+        kept = recordable(path, text) if text is not None else None
+        # Nothing left of an environment: whoever asks again is told that there is none, which comes to the same.
+        unsaid = kept is None or (not kept and bool(text))
+        return self._keep(lambda: self._files.update({} if unsaid or kept is None else {path: kept}), text)
 
     def read_bytes(self, path: str, limit: int) -> bytes | None:
         """Handed on and not kept: a folder is read by people."""
@@ -137,14 +147,20 @@ class RecordingHost:
         named = {text.strip() for text in texts if text}
         users = {one.user for one in self._listeners if one.user} | {one.user for one in self._processes}
         home = (self._view.variable("HOME") or "").rstrip("/").rpartition("/")[2]
-        return named | users | {home} | {name.partition(".")[0] for name in named}
+        words = named | users | {home} | {name.partition(".")[0] for name in named}
+        return {word for word in words - self._services() if not word.isdecimal()}
+
+    def _services(self) -> set[str]:
+        """Accounts that no person has: their names are those of programs (`munge`, `nvidia-persistenced`)."""
+        fields = [line.split(":") for line in (self._view.read("/etc/passwd") or "").splitlines()]
+        return {each[0] for each in fields if len(each) > _UID and each[_UID].isdecimal() and int(each[_UID]) < _PEOPLE}
 
     def _recorded_view(self, masks: Masks) -> RecordedView:
         variables = {name: masks.text(value) for name, value in sorted(self._variables.items())}
         variables.update({name: "masked" for name in _MASKED_VARIABLES if name in variables})
         return RecordedView(
             variables=variables,
-            # What was read is in the folder as a file and needs no second mention.
+            # What was read is in the folder as a file and needs no second mention, unless it is of another kind.
             paths={
                 masks.text(path): RecordedPath(
                     mode=info.mode,
@@ -155,7 +171,7 @@ class RecordingHost:
                     writable=info.writable,
                 )
                 for path, info in sorted(self._paths.items())
-                if path not in self._files
+                if path not in self._files or _is_particular(path, info)
             },
             disks=tuple(
                 msgspec.structs.replace(disk, mount=masks.text(mount)) for mount, disk in sorted(self._disks.items())
@@ -175,6 +191,11 @@ class RecordingHost:
             ),
             reached={masks.text(place): reach.state for place, reach in sorted(self._reached.items())},
         )
+
+
+def _is_particular(path: str, info: PathInfo) -> bool:
+    """Whether a file is one that not everybody may read: a credential's mode is looked at."""
+    return not path.startswith(_KERNEL) and (info.mode != _USUAL_MODE or not info.writable)
 
 
 def _recorded(argv: tuple[str, ...], outcome: Outcome, masks: Masks) -> Recorded:

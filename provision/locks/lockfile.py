@@ -84,6 +84,11 @@ def parse(text: str) -> tuple[Requirement, ...]:
     return tuple(found)
 
 
+def pins_of(lock: Lock) -> dict[str, str]:
+    """Package to version, as a diagnosis compares them with those that a log names."""
+    return {pin.name: pin.version for pin in lock.requirements}
+
+
 def available(directory: Path, stack: str) -> tuple[Lock, ...]:
     """The locks of a stack, oldest Python first."""
     locks = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
@@ -35,6 +35,7 @@ class Launch:
     """A server, ready to be started: its command, the variables to set, where it answers and what ports it takes.
 
     With `container` the command is that of the container's engine, and what it prints is the container's id.
+    `serve`, `python` and `given` are what it was rendered from, None where the command was not made by `render`.
     """
 
     engine: str
@@ -45,12 +46,24 @@ class Launch:
     model: str
     ports: tuple[DerivedPort, ...] = ()
     container: Inside | None = None
+    serve: Serve | None = None
+    python: str | None = None
+    given: dict[str, str] = field(default_factory=dict)
 
 
-def render(engine: str, version: str, serve: Serve, *, python: str, model_path: str) -> Launch:
+def render(
+    engine: str,
+    version: str,
+    serve: Serve,
+    *,
+    python: str,
+    model_path: str,
+    given: Mapping[str, str] | None = None,
+) -> Launch:
     """The launch of `serve` with that version of an engine, whose environment's interpreter is `python`.
 
-    Raises `UsageError` for a setting that this version does not know.
+    `given` are variables beside those that the engine's rows set. Raises `UsageError` for a setting that this version
+    does not know.
     """
     row = engine_named(engine)
     words = {"python": python, "bin": str(PurePosixPath(python).parent), "model": model_path}
@@ -67,10 +80,13 @@ def render(engine: str, version: str, serve: Serve, *, python: str, model_path: 
         engine=engine,
         version=version,
         argv=(*argv, *serve.extra),
-        variables=variables,
+        variables={**(given or {}), **variables},
         url=url_of(serve.host, serve.port),
         model=model_path,
         ports=derive(row, version, serve),
+        serve=serve,
+        python=python,
+        given=dict(given or {}),
     )
 
 

@@ -85,13 +85,14 @@ def tree(host: HostView, *, pid: int | None, started: int, marker: str) -> tuple
     stats = (parse_stat(host.read(path) or "") for path in host.glob("/proc/[0-9]*/stat"))
     everyone = {stat.pid: stat for stat in stats if stat and stat.alive and stat.started >= started}
     everyone.pop(os.getpid(), None)
-    leader = everyone.get(pid) if pid else None
+    leader, session = (everyone.get(pid), pid) if pid else (None, None)
     if leader and leader.started != started:
-        leader = None
+        # The pid is another process's by now, and so is a session of that number.
+        leader = session = None
     found = {leader.pid: leader} if leader else {}
     for stat in everyone.values():
         marks = _environment(host, stat.pid)
-        in_session = pid is not None and stat.session == pid and (leader is not None or not marks)
+        in_session = session is not None and stat.session == session and (leader is not None or not marks)
         if in_session or f"{MARKER}={marker}" in marks:
             found[stat.pid] = stat
     return tuple(_with_descendants(found, everyone.values()).values())

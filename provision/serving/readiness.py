@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from provision.errors import ServingFailed
 from provision.host.view import HostView
 from provision.serving import contained, log, processes
 from provision.serving.client import Client, NoAnswer
+from provision.serving.listening import check_owner
 from provision.serving.phases import LaunchLog, Phase
 from provision.serving.record import Server
 
@@ -21,6 +23,7 @@ POLL_S = 0.1
 _ASK_EVERY_S = 1.0
 _LINE_S = 2.0
 _ASK_TIMEOUT_S = 5.0
+_AT_ONCE_S = 0.05
 # How often a phase that lasts is told again, so that an output without a clock shows that all is well.
 _TELL_EVERY_S = 15.0
 # After a line that says that the server is lost, the reason still follows.
@@ -41,11 +44,11 @@ class Wait:
     _asked: float = 0.0
     _said_yes: float | None = None
     _told: float = 0.0
+    _question: _Question | None = None
 
     def run(self) -> float:
         """Seconds until it was ready. Raises `ServingFailed` with the end of the log; the server is not stopped."""
         tail = log.Tail(self.server.log)
-        client = Client(self.server.url, timeout_s=_ASK_TIMEOUT_S)
         self._tell()
         while True:
             alive = self._alive()
@@ -57,7 +60,8 @@ class Wait:
                 raise self._failed("gave up")
             if not alive:
                 raise self._failed("ended")
-            if self._is_ready(client):
+            if self._is_ready():
+                check_owner(self.host, self.server)
                 return self._seconds
             if self._seconds > self.timeout_s:
                 raise self._failed(f"was not ready after {self.timeout_s:.0f} s: it was")
@@ -82,17 +86,30 @@ class Wait:
         self._told = self._seconds
         self.tell(self.watch.phase, self._told)
 
-    def _is_ready(self, client: Client) -> bool:
+    def _is_ready(self) -> bool:
         if self.watch.ready:
-            return _answers(client, self.probe.answers)
-        if self.probe.ready is None or self._seconds - self._asked < _ASK_EVERY_S:
+            return self._answers(self.probe.answers) is True
+        if self.probe.ready is None or (self._question is None and self._seconds - self._asked < _ASK_EVERY_S):
+            return False
+        answer = self._answers(self.probe.ready)
+        if answer is None:
             return False
         self._asked = self._seconds
-        if not _answers(client, self.probe.ready):
+        if not answer:
             self._said_yes = None
         elif self._said_yes is None:
             self._said_yes = self._seconds
         return self._said_yes is not None and self._seconds - self._said_yes >= _LINE_S
+
+    def _answers(self, path: str) -> bool | None:
+        """Whether the server answers there; None as long as it is busy with the question."""
+        # What was asked before the ready line may hang for good; the line is a reason to ask anew.
+        if self._question is None or self._question.early != (not self.watch.ready):
+            self._question = _Question(self.server.url, path, early=not self.watch.ready)
+        answer = self._question.answer()
+        if answer is not None:
+            self._question = None
+        return answer
 
     def _hear_out(self, tail: log.Tail) -> None:
         until = self._seconds + _LAST_WORDS_S
@@ -112,8 +129,23 @@ class Wait:
         )
 
 
-def _answers(client: Client, path: str) -> bool:
-    try:
-        return client.get(path).ok
-    except NoAnswer:
-        return False
+class _Question:
+    """One request, in a thread of its own: a server that takes a connection and is silent must not hold up the wait."""
+
+    def __init__(self, url: str, path: str, *, early: bool) -> None:
+        self.early = early
+        self._url, self._path = url, path
+        self._said: bool | None = None
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def answer(self) -> bool | None:
+        """What it says, or None where nothing has come yet; most answers come at once and are waited for."""
+        self._thread.join(_AT_ONCE_S)
+        return self._said
+
+    def _ask(self) -> None:
+        try:
+            self._said = Client(self._url, timeout_s=_ASK_TIMEOUT_S).get(self._path).ok
+        except NoAnswer:
+            self._said = False

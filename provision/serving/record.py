@@ -7,21 +7,25 @@ from typing import Literal
 
 import msgspec
 
+from provision.catalog.rows import Serve
 from provision.errors import UsageError
 from provision.host.view import Host, HostView
 from provision.secrets import mask
 from provision.serving import processes
-from provision.serving.launch import Inside
+from provision.serving.launch import Inside, Launch
+from provision.serving.ports import DerivedPort
 from provision.serving.processes import ProcessStat
 
 State = Literal["starting", "ready", "failed", "stopped"]
+_NOW, _REPLACED = "server.json", "server.json.previous"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """One start of a server. `pid` is None until it runs, `started_ticks` names its process beyond doubt.
 
-    `argv` is what restart needs, unmasked, in a file that only its owner reads; show `public()` instead.
+    `argv` is what restart needs, unmasked, in a file that only its owner reads; show `public()` instead. `serve`,
+    `python` and `given` are what the command was rendered from: with them it can be rendered for another environment.
     """
 
     id: str
@@ -38,6 +42,10 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     machine: str
     boot: str
+    ports: tuple[DerivedPort, ...] = ()
+    serve: Serve | None = None
+    python: str | None = None
+    given: dict[str, str] = {}
     state: State = "starting"
     pid: int | None = None
     started_ticks: int = 0
@@ -45,6 +53,27 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     container: Inside | None = None
     supervised: bool = False
     schema: int = 1
+
+    @property
+    def launch(self) -> Launch:
+        """What it was started with, to start it again."""
+        return Launch(
+            engine=self.engine,
+            version=self.version,
+            argv=self.argv,
+            variables=self.variables,
+            url=self.url,
+            model=self.model,
+            ports=self.ports,
+            serve=self.serve,
+            python=self.python,
+            given=self.given,
+            container=self.container,
+        )
+
+    def runs(self, launch: Launch) -> bool:
+        """Whether it was started with that very launch."""
+        return (self.argv, self.variables) == (launch.argv, launch.variables)
 
     def public(self) -> dict[str, object]:
         """What a report may hold of it."""
@@ -64,7 +93,33 @@ def directory_of(servers: str, name: str) -> str:
 
 def load(host: HostView, directory: str) -> Server | None:
     """The record of the last start, or None where nothing (readable) was ever started there."""
-    text = host.read(f"{directory}/server.json")
+    return _read(host, f"{directory}/{_NOW}")
+
+
+def save(host: Host, server: Server) -> Server:
+    """Write the record, readable by its owner only; the same server, for chaining."""
+    _write(host, f"{server.directory}/{_NOW}", server)
+    return server
+
+
+def replaced(host: HostView, directory: str) -> Server | None:
+    """The server that served before the one there is now, as long as that one has not proved itself."""
+    return _read(host, f"{directory}/{_REPLACED}")
+
+
+def remember_replaced(host: Host, server: Server) -> None:
+    """Keep the record of a server that is about to be replaced; one that is kept already served last."""
+    if replaced(host, server.directory) is None:
+        _write(host, f"{server.directory}/{_REPLACED}", server)
+
+
+def forget_replaced(host: Host, directory: str) -> None:
+    """The server there is now has proved itself, or none is wanted any more."""
+    host.remove(f"{directory}/{_REPLACED}")
+
+
+def _read(host: HostView, path: str) -> Server | None:
+    text = host.read(path)
     if text is None:
         return None
     try:
@@ -73,11 +128,9 @@ def load(host: HostView, directory: str) -> Server | None:
         return None
 
 
-def save(host: Host, server: Server) -> Server:
-    """Write the record, readable by its owner only; the same server, for chaining."""
+def _write(host: Host, path: str, server: Server) -> None:
     text = msgspec.json.format(msgspec.json.encode(server), indent=2).decode()
-    host.write(f"{server.directory}/server.json", text + "\n", mode=0o600)
-    return server
+    host.write(path, text + "\n", mode=0o600)
 
 
 def members(host: HostView, server: Server) -> tuple[ProcessStat, ...]:

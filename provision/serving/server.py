@@ -18,6 +18,7 @@ from provision.errors import ServingFailed, UsageError
 from provision.host.view import Host
 from provision.serving import contained, log, processes, record
 from provision.serving.launch import Launch
+from provision.serving.listening import check_free
 from provision.serving.phases import LaunchLog, Phase
 from provision.serving.processes import ProcessStat
 from provision.serving.readiness import Wait
@@ -35,20 +36,31 @@ _POLL_S = 0.1
 _ORPHANED_S = 1.0
 
 
-def start(host: Host, servers: str, launch: Launch, *, name: str = "default", stack: str | None = None) -> Server:
+def start(
+    host: Host,
+    servers: str,
+    launch: Launch,
+    *,
+    name: str = "default",
+    stack: str | None = None,
+    replacing: bool = False,
+) -> Server:
     """Start a server, detached, and return at once; the one that runs already where it is the same.
 
-    `servers` is the directory of all servers. Raises `UsageError` where another runs by that name, and
-    `ServingFailed` where a port that it needs is taken.
+    `servers` is the directory of all servers. `replacing` ends the one that runs by that name with other settings; if
+    it was ready, `restore` starts it again. Raises `UsageError` where another runs by that name, and `ServingFailed`
+    where a port that it needs is taken.
     """
     directory = record.directory_of(servers, name)
     host.make_directory(directory, mode=0o700)
     with _alone(directory):
-        if existing := record.load(host, directory):
-            if _running_well(host, existing, launch):
-                return existing
-            _end(host, existing, grace_s=_INTERRUPTED_GRACE_S)  # it is not well, or dead and left children behind
-        _check_ports(host, launch)
+        existing = record.load(host, directory)
+        if existing and _running_well(host, existing, launch, replacing=replacing):
+            return existing
+        # Before anything is ended: what serves is not taken down for a launch that cannot be.
+        check_free(host, launch, instead_of=existing)
+        if existing:
+            _make_room(host, existing, launch)
         return _start(host, directory, launch, name=name, stack=stack)
 
 
@@ -78,13 +90,39 @@ def wait_until_ready(
             record.save(host, msgspec.structs.replace(server, state="failed"))
         raise
     except BaseException:
-        try:
-            _end(host, server, grace_s=_INTERRUPTED_GRACE_S)
-        except KeyboardInterrupt:
-            _end(host, server, grace_s=0.0)  # asked twice: no more patience, but nothing stays behind
-        record.save(host, msgspec.structs.replace(server, state="stopped"))
+        _give_up(host, server)
         raise
     return record.save(host, msgspec.structs.replace(server, state="ready", ready_after_s=round(seconds, 2)))
+
+
+@contextmanager
+def undone_if_interrupted(host: Host, servers: str, *, name: str = "default") -> Iterator[None]:
+    """Around `start` and `wait_until_ready`: interrupted between the two as well, what was started is ended."""
+    directory = record.directory_of(servers, name)
+    before = record.load(host, directory)
+    try:
+        yield
+    except KeyboardInterrupt:
+        now = record.load(host, directory)
+        if now and now.state == "starting" and (before is None or now.id != before.id):
+            _give_up(host, now)
+        raise
+
+
+def restore(host: Host, servers: str, *, name: str = "default") -> Server | None:
+    """Start the server again that another one replaced without proving itself; None where none was. Does not wait."""
+    directory = record.directory_of(servers, name)
+    host.make_directory(directory, mode=0o700)
+    with _alone(directory):
+        replaced = record.replaced(host, directory)
+        if replaced is None:
+            return None
+        if existing := record.load(host, directory):
+            _end(host, existing, grace_s=_INTERRUPTED_GRACE_S)
+        check_free(host, replaced.launch)
+        started = _start(host, directory, replaced.launch, name=name, stack=replaced.stack)
+        record.forget_replaced(host, directory)
+        return started
 
 
 def stop(host: Host, servers: str, *, name: str = "default", grace_s: float = GRACE_S) -> bool:
@@ -99,16 +137,23 @@ def stop(host: Host, servers: str, *, name: str = "default", grace_s: float = GR
         ended = _end(host, server, grace_s=grace_s)
         if server.state not in {"stopped", "failed"}:
             record.save(host, msgspec.structs.replace(server, state="stopped"))
+        record.forget_replaced(host, server.directory)
     return ended > 0
 
 
 def restart(
-    host: Host, servers: str, *, name: str = "default", launch: Launch | None = None, grace_s: float = GRACE_S
+    host: Host,
+    servers: str,
+    *,
+    name: str = "default",
+    launch: Launch | None = None,
+    stack: str | None = None,
+    grace_s: float = GRACE_S,
 ) -> Server:
-    """Stop, then start: with another launch, or again with what it was started with. Does not wait."""
+    """Stop, then start: with another launch (of `stack`), or again with what it was started with. Does not wait."""
     server = known(host, servers, name=name)
     stop(host, servers, name=name, grace_s=grace_s)
-    return start(host, servers, launch or _launch_of(server), name=name, stack=server.stack)
+    return start(host, servers, launch or server.launch, name=name, stack=stack or server.stack)
 
 
 def revive(host: Host, server: Server) -> Server | None:
@@ -118,7 +163,7 @@ def revive(host: Host, server: Server) -> Server | None:
         if now is None or now.id != server.id or now.state == "stopped":
             return None
         _end(host, now, grace_s=_INTERRUPTED_GRACE_S)
-        again = _start(host, server.directory, _launch_of(now), name=now.name, stack=now.stack)
+        again = _start(host, server.directory, now.launch, name=now.name, stack=now.stack)
         return record.save(host, msgspec.structs.replace(again, supervised=now.supervised))
 
 
@@ -147,6 +192,10 @@ def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str 
         url=launch.url,
         argv=launch.argv,
         variables=launch.variables,
+        ports=launch.ports,
+        serve=launch.serve,
+        python=launch.python,
+        given=launch.given,
         log=path,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         machine=processes.machine_name(host),
@@ -164,10 +213,10 @@ def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str 
     return record.save(host, msgspec.structs.replace(server, pid=pid, started_ticks=process.started if process else 0))
 
 
-def _running_well(host: Host, existing: Server, launch: Launch) -> bool:
+def _running_well(host: Host, existing: Server, launch: Launch, *, replacing: bool) -> bool:
     """Whether the server runs with this launch, and is well.
 
-    Raises `UsageError` where it runs with another launch, or on another machine.
+    Raises `UsageError` where it runs on another machine, or with another launch and is not to be replaced.
     """
     if existing.machine != processes.machine_name(host) and existing.state in {"starting", "ready"}:
         raise UsageError(
@@ -177,7 +226,9 @@ def _running_well(host: Host, existing: Server, launch: Launch) -> bool:
     running = members(host, existing)
     if not running or running[0].pid != existing.pid:
         return False
-    if (existing.argv, existing.variables) != (launch.argv, launch.variables):
+    if not existing.runs(launch):
+        if replacing:
+            return False
         raise UsageError(
             f"the server `{existing.name}` runs already, with other settings (pid {existing.pid})",
             hint="`sgprov serve restart`, or choose another name with `--name`",
@@ -186,19 +237,24 @@ def _running_well(host: Host, existing: Server, launch: Launch) -> bool:
     return status(host, existing, timeout_s=_HEALTHY_S).health in {"running", "starting"}
 
 
-def _check_ports(host: Host, launch: Launch) -> None:
-    """The engine itself would say so only after minutes of loading."""
-    if launch.container:
-        return  # its engine says so at once
-    listeners = host.listeners()
-    for port in (port for port in launch.ports if port.fixed):
-        for listener in listeners:
-            if port.holds(listener.port):
-                owner = f"`{listener.process}` (pid {listener.pid})" if listener.pid else "another user's process"
-                raise ServingFailed(
-                    f"port {listener.port}, which the server needs ({port.name}), is taken by {owner}",
-                    hint="choose another with `--port`, or `--port auto`",
-                )
+def _make_room(host: Host, existing: Server, launch: Launch) -> None:
+    """End what is there: one that was ready and is replaced by another is remembered until that one has proved itself.
+
+    What is not well, or is dead and left children behind, is not worth going back to.
+    """
+    living = members(host, existing)
+    serves = existing.state == "ready" and bool(living) and living[0].pid == existing.pid
+    if serves and not existing.runs(launch):
+        record.remember_replaced(host, existing)
+    _end(host, existing, grace_s=GRACE_S if serves else _INTERRUPTED_GRACE_S)
+
+
+def _give_up(host: Host, server: Server) -> None:
+    try:
+        _end(host, server, grace_s=_INTERRUPTED_GRACE_S)
+    except KeyboardInterrupt:
+        _end(host, server, grace_s=0.0)  # asked twice: no more patience, but nothing stays behind
+    record.save(host, msgspec.structs.replace(server, state="stopped"))
 
 
 def _end(host: Host, server: Server, *, grace_s: float) -> int:
@@ -244,18 +300,6 @@ def _no_proxy(host: Host) -> dict[str, str]:
     given = host.variable("NO_PROXY") or host.variable("no_proxy") or ""
     entries = ",".join(dict.fromkeys([*filter(None, given.split(",")), "127.0.0.1", "localhost", "::1"]))
     return {"NO_PROXY": entries, "no_proxy": entries}
-
-
-def _launch_of(server: Server) -> Launch:
-    return Launch(
-        engine=server.engine,
-        version=server.version,
-        argv=server.argv,
-        variables=server.variables,
-        url=server.url,
-        model=server.model,
-        container=server.container,
-    )
 
 
 @contextmanager

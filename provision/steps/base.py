@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from provision.host import Host, HostView
 from provision.report import Finding
@@ -30,6 +30,15 @@ class Applied:
     note: str
     findings: tuple[Finding, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Precondition(Protocol):
+    """A step whose failure can be told by looking, before the first change (and before gigabytes are fetched)."""
+
+    def check(self, view: HostView) -> None:
+        """Raise what `apply` would raise today."""
+        ...
 
 
 class Step(Protocol):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import msgspec
 
 from provision import __version__
-from provision.environments import installer, interpreters, layout, receipts, watching
+from provision.environments import installer, interpreters, layout, locking, receipts, watching
 from provision.errors import CheckFailed, StepFailed
 from provision.host import Host, HostView
 from provision.locks import sizes
 from provision.locks.lockfile import Lock
+from provision.report import Finding
 from provision.steps.base import Applied, Progress
 from provision.steps.disk import check_disk, check_links
 
@@ -53,6 +54,20 @@ class Environment:
         return not self.reinstall and layout.is_complete(host, self.path, self.lock)
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
+        with locking.alone(
+            host,
+            self.prefix,
+            patience_s=locking.LONG_S,
+            tell=lambda text: tell(Progress(text=text, milestone=True)),
+        ):
+            # Another run may have made it while this one waited.
+            return self._found(host) if self.satisfied(host) else self._made(host, tell)
+
+    def _found(self, host: HostView) -> Applied:
+        stamp = layout.read_stamp(host, self.path)
+        return self._applied(stamp.python if stamp else "")
+
+    def _made(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         interpreter = interpreters.find(host, prefix=self.prefix, python=self.lock.python, path=self.interpreter)
         if interpreter is None:
             raise StepFailed(f"the Python {self.lock.python} for `{self.lock.name}` is gone: `{self.interpreter}`")
@@ -66,10 +81,13 @@ class Environment:
             raise StepFailed(f"uv ended well, but {len(lacking)} wheels are not there: {', '.join(lacking[:5])}")
         self._stamp(host, interpreter)
         copied = check_links(host, prefix=self.prefix)
+        return self._applied(interpreter.version, (copied,) if copied else ())
+
+    def _applied(self, python: str, findings: tuple[Finding, ...] = ()) -> Applied:
         return Applied(
             note=f"{len(self.lock.requirements)} wheels in `{self.path}`",
-            findings=(copied,) if copied else (),
-            data={"environment": self.path, "lock_digest": self.lock.digest, "python": interpreter.version},
+            findings=findings,
+            data={"environment": self.path, "lock_digest": self.lock.digest, "python": python},
         )
 
     def _prepare(self, host: Host, interpreter: str) -> None:
@@ -91,14 +109,18 @@ class Environment:
             # uv writes a little more than the wheels hold (its own notes), which must not read as 101 %.
             tell(Progress(text=text, done=min(count, total) if total else count, total=total))
 
-        with watching.watch(host, written):
-            installer.sync(
-                host,
-                self.path,
-                self.lock,
-                reinstall=self.reinstall,
-                on_line=lambda line: tell(Progress(text=line.strip())),
-            )
+        try:
+            with watching.watch(host, written):
+                installer.sync(
+                    host,
+                    self.path,
+                    self.lock,
+                    reinstall=self.reinstall,
+                    on_line=lambda line: tell(Progress(text=line.strip())),
+                )
+        except StepFailed as error:
+            error.findings = error.findings or _known_causes(error)
+            raise
 
     def _stamp(self, host: Host, interpreter: interpreters.Interpreter) -> None:
         stamp = layout.Stamp(
@@ -112,6 +134,13 @@ class Environment:
         )
         host.write(f"{self.path}/{layout.LOCK}", self.lock.text)
         host.write(f"{self.path}/{layout.STAMP}", msgspec.json.encode(stamp).decode() + "\n")
+
+
+def _known_causes(error: StepFailed) -> tuple[Finding, ...]:
+    """What the last words of an installer are known to mean."""
+    from provision.diagnosis.matcher import diagnose_text  # noqa: PLC0415  # a second of patterns
+
+    return diagnose_text(str(error)).to_findings()
 
 
 def estimate(known: sizes.Sizes) -> str:

@@ -48,9 +48,12 @@ class LocalModel:
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         tell(Progress(text=self.preview()))
-        if found := model_files.problems(host, self.path, weights=self.weights):
-            raise StepFailed("\n".join(found), hint="copy the model again, whole; `--model org/name` fetches one")
+        self.check(host)
         return f"`{self.path}` is whole"
+
+    def check(self, view: HostView) -> None:
+        if found := model_files.problems(view, self.path, weights=self.weights):
+            raise StepFailed("\n".join(found), hint="copy the model again, whole; `--model org/name` fetches one")
 
 
 @dataclass(frozen=True, kw_only=True)

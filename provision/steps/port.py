@@ -58,20 +58,8 @@ class Port:
         return not self._strangers(host)
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
+        self.check(host)
         strangers = self._strangers(host)
-        if containers := engine.on_port(host, self.ports[0]) if strangers else ():
-            # Whoever listens only hands the port on; the container is what users know.
-            program, name, image = containers[0]
-            raise StepFailed(
-                f"port {self.ports[0]} is taken by the container `{name}` ({image})",
-                hint=f"`{program} stop {name}`, or `--port auto` takes the next free one",
-            )
-        if strangers and not self.free:
-            raise StepFailed(
-                "\n".join(describe(one, self.ports[0]) for one in strangers), hint=self._hint(host, strangers)
-            )
-        for stranger in strangers:
-            _refuse_untouchable(host, stranger)
         for stranger in strangers:
             tell(Progress(text=f"stopping: {describe(stranger, self.ports[0])}"))
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -86,6 +74,22 @@ class Port:
                 hint="something starts it again (a service manager, a container); stop it there, or use `--port auto`",
             )
         return f"port {self.ports[0]} is free"
+
+    def check(self, view: HostView) -> None:
+        strangers = self._strangers(view)
+        if containers := engine.on_port(view, self.ports[0]) if strangers else ():
+            # Whoever listens only hands the port on; the container is what users know.
+            program, name, image = containers[0]
+            raise StepFailed(
+                f"port {self.ports[0]} is taken by the container `{name}` ({image})",
+                hint=f"`{program} stop {name}`, or `--port auto` takes the next free one",
+            )
+        if strangers and not self.free:
+            raise StepFailed(
+                "\n".join(describe(one, self.ports[0]) for one in strangers), hint=self._hint(view, strangers)
+            )
+        for stranger in strangers:
+            _refuse_untouchable(view, stranger)
 
     def _strangers(self, view: HostView) -> tuple[Listener, ...]:
         """Listeners on our ports that are not our own server, one for each port and process."""
@@ -120,8 +124,12 @@ class Port:
         unseen = next((one for one in strangers if one.pid is None), None)
         if unseen:
             return f"`sudo ss -ltnp 'sport = :{unseen.port}'` says who it is; `--port auto` takes another port"
+        stop = f"`--free-port` stops it, or: `kill {strangers[0].pid}`"
         base = self.ports[0]
-        free = next_free(view, base + 1, lambda port: (one - base + port for one in self.ports))
+        try:
+            free = next_free(view, base + 1, lambda port: (one - base + port for one in self.ports))
+        except StepFailed:
+            return f"{stop}; no higher port is free, `--port` names a lower one"
         return f"`--free-port` stops it, `--port auto` takes the next free one ({free}), or: `kill {strangers[0].pid}`"
 
 

@@ -11,6 +11,7 @@ from msgspec import structs
 from provision import environments
 from provision.containers import images
 from provision.environments.receipts import LATEST
+from provision.errors import StepFailed
 from provision.host import Host, HostView
 from provision.steps.base import Progress
 
@@ -19,9 +20,9 @@ from provision.steps.base import Progress
 class WriteReceipt:
     """The latest receipt says the same as `receipt`, whose time is set when it is written.
 
-    `smoke` is the file with the result of the smoke test, where there was one. `program` is the container engine that
-    knows the digest of the receipt's image. Several servers under one prefix have each their own as well, in the
-    directory `server`.
+    `smoke` is the file with the result of this run's smoke test, None where it has none. `program` is the container
+    engine that knows the digest of the receipt's image. Several servers under one prefix have each their own as well,
+    in the directory `server`.
     """
 
     prefix: str
@@ -40,10 +41,19 @@ class WriteReceipt:
         return f"write `{self.prefix}/receipt.json`"
 
     def satisfied(self, host: HostView) -> bool:
-        return self._whole(host).same_as(environments.read_receipt(host, self.server or self.prefix))
+        latest = environments.read_receipt(host, self.server or self.prefix)
+        # What was installed without a test and has passed one now is to say so.
+        untold = self.smoke is not None and latest is not None and not latest.smoke
+        return self._whole(host).same_as(latest) and not untold
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         tell(Progress(text=self.preview()))
+        now = environments.current(host, self.prefix)
+        if self.receipt.environment and (now is None or now.rsplit("/", 1)[-1] != self.receipt.environment):
+            raise StepFailed(
+                f"no receipt is written: `{self.receipt.environment}` is not in use",
+                hint="without `--skip switch` the environment is put in use first",
+            )
         text = host.read(self.smoke) if self.smoke else None
         whole = self._whole(host)
         receipt = structs.replace(whole, smoke=json.loads(text)) if text else whole

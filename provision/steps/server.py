@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from provision.errors import ServingFailed
+from provision.errors import ProvisionError, ServingFailed
 from provision.host import Host, HostView
+from provision.report import Finding, Severity
 from provision.serving import record, server
 from provision.serving.launch import Launch
 from provision.serving.phases import Phase
+from provision.serving.record import members
 from provision.serving.status import status
 from provision.steps.base import Applied, Progress
 
@@ -18,7 +20,8 @@ from provision.steps.base import Applied, Progress
 class StartServer:
     """The server `name` runs with `launch`; one of ours that runs by that name with other settings is replaced.
 
-    `servers` is the directory of all servers.
+    Two may not fit on the GPUs, so the old one is ended first, and started again where the new one fails: here, or in
+    the smoke test (`tested`; without one after it, being ready is all the proof). `servers` is the directory of all.
     """
 
     servers: str
@@ -26,6 +29,7 @@ class StartServer:
     launch: Launch
     stack: str | None = None
     timeout_s: float = server.READY_TIMEOUT_S
+    tested: bool = True
 
     looks_only = False
 
@@ -38,26 +42,70 @@ class StartServer:
 
     def satisfied(self, host: HostView) -> bool:
         known = record.load(host, record.directory_of(self.servers, self.name))
-        if known is None or (known.argv, known.variables) != (self.launch.argv, self.launch.variables):
+        if known is None or not known.runs(self.launch):
             return False
         return status(host, known).health == "running"
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         known = record.load(host, record.directory_of(self.servers, self.name))
-        if known and (known.argv, known.variables) != (self.launch.argv, self.launch.variables):
-            tell(Progress(text=f"stopping the `{self.name}` that runs with other settings", milestone=True))
-            server.stop(host, self.servers, name=self.name)
-        started = server.start(host, self.servers, self.launch, name=self.name, stack=self.stack)
-
-        def phase(now: Phase, seconds: float) -> None:
-            tell(Progress(text=f"{now} ({seconds:.0f} s)", milestone=True))
-
+        if known and not known.runs(self.launch) and members(host, known):
+            tell(Progress(text=f"replacing the `{self.name}` that runs with other settings", milestone=True))
         try:
-            ready = server.wait_until_ready(host, started, timeout_s=self.timeout_s, tell=phase)
+            with server.undone_if_interrupted(host, self.servers, name=self.name):
+                ready = self._start(host, tell)
         except ServingFailed as error:
-            raise _diagnosed(error, started.log) from error
+            raise gone_back(host, error, servers=self.servers, name=self.name, tell=tell) from error
+        except KeyboardInterrupt:
+            # Not waited for: who interrupts wants an end, and what served before is to go on.
+            server.restore(host, self.servers, name=self.name)
+            raise
+        if not self.tested:
+            record.forget_replaced(host, ready.directory)
         took = f", ready after {ready.ready_after_s:.0f} s" if ready.ready_after_s is not None else ""
         return Applied(note=f"pid {ready.pid} at {ready.url}{took}")
+
+    def _start(self, host: Host, tell: Callable[[Progress], None]) -> record.Server:
+        started = server.start(host, self.servers, self.launch, name=self.name, stack=self.stack, replacing=True)
+        try:
+            return server.wait_until_ready(host, started, timeout_s=self.timeout_s, tell=_phases(tell))
+        except ServingFailed as error:
+            raise _diagnosed(error, started.log) from error
+
+
+def gone_back(
+    host: Host, error: ServingFailed, *, servers: str, name: str, tell: Callable[[Progress], None]
+) -> ServingFailed:
+    """The error of a new server, with what became of the one that it replaced: that is started again, and waited for.
+
+    The same error where it replaced none.
+    """
+    log = f"{record.directory_of(servers, name)}/server.log"
+    started = None
+    try:
+        started = server.restore(host, servers, name=name)
+        if started is None:
+            return error
+        tell(Progress(text="starting the server again that served before", milestone=True))
+        server.wait_until_ready(host, started, tell=_phases(tell))
+    except ProvisionError as problem:
+        severity = Severity.ERROR
+        said = f"the server that served before could not be started again: {str(problem).splitlines()[0]}"
+    except KeyboardInterrupt:
+        if started:
+            server.start(host, servers, started.launch, name=name, stack=started.stack)
+        raise
+    else:
+        severity = Severity.INFO
+        said = f"the server that served before was started again, and serves at {started.url}"
+    # The log of the one that failed has made way for that of the other.
+    text, hint = (part.replace(log, f"{log}.1") for part in (str(error), error.hint or ""))
+    fix = (f"`sgprov serve start {name}`",) if severity is Severity.ERROR else ()
+    finding = Finding(check="server-restored", severity=severity, text=said, fix=fix)
+    return ServingFailed(f"{text}\n{said}", hint=hint or None, findings=(*error.findings, finding))
+
+
+def _phases(tell: Callable[[Progress], None]) -> Callable[[Phase, float], None]:
+    return lambda now, seconds: tell(Progress(text=f"{now} ({seconds:.0f} s)", milestone=True))
 
 
 def _diagnosed(error: ServingFailed, log: str) -> ServingFailed:

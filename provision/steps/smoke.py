@@ -12,6 +12,7 @@ from provision.report import Finding, Severity
 from provision.serving import record, smoke
 from provision.serving.launch import Launch
 from provision.steps.base import Applied, Progress
+from provision.steps.server import gone_back
 
 # Beside the server's record: what the receipt repeats.
 RESULT = "smoke.json"
@@ -51,11 +52,8 @@ class Smoke:
         host.write(f"{directory}/{RESULT}", json.dumps(summary(findings)) + "\n")
         wrong = [finding for finding in findings if finding.severity is Severity.ERROR]
         if wrong:
-            raise ServingFailed(
-                f"the server at {self.launch.url} does not serve rightly: {wrong[0].text}",
-                hint="it is still up: `sgprov serve logs` shows what it says, `sgprov serve stop` ends it",
-                findings=findings,
-            )
+            raise self._failed(host, wrong[0].text, findings, tell)
+        record.forget_replaced(host, directory)
         seconds = sum(finding.seconds or 0.0 for finding in findings)
         passed = sum(finding.severity is Severity.OK for finding in findings)
         return Applied(
@@ -63,6 +61,17 @@ class Smoke:
             findings=findings,
             data={"endpoint": f"{self.launch.url}/v1", "smoke": summary(findings)},
         )
+
+    def _failed(
+        self, host: Host, wrong: str, findings: tuple[Finding, ...], tell: Callable[[Progress], None]
+    ) -> ServingFailed:
+        log = f"{record.directory_of(self.servers, self.name)}/server.log"
+        text = f"the server at {self.launch.url} does not serve rightly: {wrong}"
+        if record.replaced(host, record.directory_of(self.servers, self.name)) is None:
+            hint = "it is still up: `sgprov serve logs` shows what it says, `sgprov serve stop` ends it"
+            return ServingFailed(text, hint=hint, findings=findings)
+        error = ServingFailed(text, hint=f"`sgprov diagnose {log}`", findings=findings)
+        return gone_back(host, error, servers=self.servers, name=self.name, tell=tell)
 
 
 def summary(findings: tuple[Finding, ...]) -> dict[str, object]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +121,9 @@ def test_the_plan_of_a_runpod_a40(capsys: pytest.CaptureFixture[str]) -> None:
     assert [step["id"] for step in found["steps"]] == [
         *("directories", "interpreter", "environment", "model", "port", "server", "smoke", "switch", "receipt")
     ]
-    port = next(step for step in found["steps"] if step["id"] == "port")
-    assert "8888" in port["preview"]
+    problems = {step["id"]: step["problem"] for step in found["steps"] if step["problem"]}
+    assert "port 8888 is taken by pid" in problems["port"]
+    assert "/workspace/models/llama-8b-hf" in problems["model"]
 
 
 def test_the_plan_of_a_gb10_is_a_container_and_its_wheels_are_an_alternative(
@@ -217,6 +220,39 @@ def test_flags_stand_over_the_file(
     (tmp_path / "sgprov.yml").write_text("target: cpu\nport: 31000\nprefix: /srv/sgprov\n")
     _, found = run_json(capsys, "plan", "--port", "32000", *host("bare-no-gpu"))
     assert (found["target"], found["serve"]["port"], found["places"]["prefix"]) == ("cpu", 32000, "/srv/sgprov")
+
+
+def test_a_bug_is_told_in_the_form_that_was_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("HF_TOKEN=hf_abcdefghijklmnopqrstuvwxyz")
+
+    monkeypatch.setattr("provision.bootstrap.question", broken)
+    status, out, err = run(capsys, "plan", "--json")
+    found = json.loads(out)
+    assert (status, found["ok"], found["error"]["code"]) == (1, False, "internal")
+    assert "RuntimeError" in err
+    assert "hf_abc" not in out + err
+
+
+@pytest.mark.usefixtures("real_machine")
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    ran = subprocess.run(
+        f"{sys.executable} -m provision targets --json --host {HOSTS / 'h100x8'} | head -1; echo ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (ran.stdout.splitlines(), ran.stderr) == (["{", "0"], "")
+
+
+def test_a_key_for_the_engine_is_printed_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+    for form in ((), ("--json",)):
+        _, out, err = run(capsys, "plan", "--target", "a100", "--assume", *form, "--", "--api-key", "planted-key")
+        assert "planted-key" not in out + err
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,12 @@ def test_a_file_may_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("- a\n- b", "must hold keys and values, not a list", ""),
         ("a: [", "is not valid YAML", ""),
         ("context_length: many", "`context_length` in", ""),
-        ("target: [cpu]", "must be a str, not a list", ""),
+        ("target: [cpu]", "must be text, not a list", ""),
+        ("context_length: .inf", "must be a whole number, not `inf`", ""),
+        ("context_length: -5", "must be from 1 to 100000000, not -5", ""),
+        ("mem_fraction: 7", "must be from 0.01 to 1.0, not 7", ""),
+        ("name: BAD NAME", "`BAD NAME` cannot name a server", "small letters"),
+        ("python: foo", "`foo` is not a Python", "3.10"),
         ("python: 3.10", "is a number", 'quote it: `python: "3.10"`'),
     ],
 )
@@ -51,6 +56,17 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, message: 
         config.load({})
     assert message in str(refused.value)
     assert hint in (refused.value.hint or "")
+
+
+def test_a_misspelt_variable_and_a_missing_file_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGPROV_TARGTE", "cpu")
+    with pytest.raises(UsageError) as refused:
+        config.load({})
+    assert refused.value.hint == "did you mean `SGPROV_TARGET`?"
+    monkeypatch.delenv("SGPROV_TARGTE")
+    monkeypatch.setenv("SGPROV_CONFIG", "/no/such.yml")
+    with pytest.raises(UsageError, match=r"there is no file at `/no/such\.yml`"):
+        config.load({})
 
 
 def test_children_inherit_neither_secrets_nor_what_leaks_into_imports(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from provision import assume
 from provision.catalog.load import Catalog
 from provision.config import Options
 from provision.decision import Decision, Question, decide, weigh_targets
+from provision.environments import path_for
 from provision.errors import UnsupportedHost, UsageError, WrongPython
 from provision.facts.model import Facts, Python
 from provision.host import DiskSpace
@@ -176,7 +177,7 @@ def on_a_full_disk() -> tuple[Facts, dict[str, Sizes]]:
 def test_too_little_disk_is_refused_with_numbers() -> None:
     facts, sizes = on_a_full_disk()
     wishes = Options(target="cpu", prefix="/srv/sgprov")
-    with pytest.raises(UnsupportedHost, match=r"needs 9.0 GiB under /srv/sgprov, /srv has 2.0 GiB free"):
+    with pytest.raises(UnsupportedHost, match=r"needs 9.7 GB under /srv/sgprov, /srv has 2.1 GB free"):
         decide(Question(wishes=wishes, facts=facts, catalog=CATALOG, locks=LOCKS, sizes=sizes))
 
 
@@ -188,6 +189,20 @@ def test_what_is_installed_already_needs_no_disk() -> None:
         wishes=wishes, facts=facts, catalog=CATALOG, locks=LOCKS, sizes=sizes, installed=frozenset({lock.digest})
     )
     assert decide(question).disk_bytes == 0
+
+
+def test_an_installation_that_was_begun_may_be_what_fills_the_disk() -> None:
+    facts, sizes = on_a_full_disk()
+    lock = next(lock for lock in available(LOCKS, "sglang-0.5.23") if (lock.python, lock.arch) == ("3.11", "x86_64"))
+    question = Question(
+        wishes=Options(target="cpu", prefix="/srv/sgprov"),
+        facts=facts,
+        catalog=CATALOG,
+        locks=LOCKS,
+        sizes=sizes,
+        begun=frozenset({path_for("/srv/sgprov", lock)}),
+    )
+    assert decide(question).target.name == "cpu"
 
 
 def broken() -> Facts:

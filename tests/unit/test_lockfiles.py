@@ -10,7 +10,7 @@ from packaging.requirements import Requirement as Asked
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from provision.locks import sizes
-from provision.locks.lockfile import Lock, available
+from provision.locks.lockfile import Lock, available, pins_of
 
 LOCKFILES = Path(__file__).parents[2] / "lockfiles"
 INPUTS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((LOCKFILES / "inputs").glob("*.yml"))}
@@ -179,3 +179,10 @@ def test_sizes_name_the_wheels_whose_host_did_not_answer() -> None:
         assert set(rows[lock.name]["unknown"]) <= direct
         largest = list(rows[lock.name]["largest"].values())
         assert largest == sorted(largest, reverse=True) and len(largest) == 10
+
+
+@each_lock
+def test_pins_are_what_a_diagnosis_compares_with(lock: Lock) -> None:
+    found = pins_of(lock)
+    assert len(found) == len(lock.requirements)
+    assert all(lock.version(name) == version for name, version in found.items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import pytest
 from fakes import FakeHost
@@ -15,11 +16,18 @@ from provision.catalog.shipped import folder
 from provision.config import Options
 from provision.decision import Question, decide
 from provision.errors import CommandFailed, ProvisionError, ServingFailed, StepFailed, UsageError, WrongPython
-from provision.host import Host, HostView
+from provision.host import Host, HostView, Listener
 from provision.plan import Plan
 from provision.report import Finding, Severity, Status
+from provision.serving import record
 from provision.serving.launch import Launch
+from provision.serving.record import Server
 from provision.steps import Applied, Progress, Step
+from provision.steps.port import Port
+from provision.steps.receipt import WriteReceipt
+from provision.steps.server import StartServer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +107,19 @@ def test_the_first_failure_stops_the_rest_with_its_own_status(error: ProvisionEr
     assert report.steps[0].error == str(error)
 
 
+def test_what_is_hopeless_is_told_before_the_first_change() -> None:
+    log: list[str] = []
+    port = Port(ports=(30000,))
+    host = FakeHost()
+    host.ears = [Listener(port=30000, address="127.0.0.1", pid=4711, process="jupyter", command="jupyter-lab")]
+    made = plan(Change(id="one", log=log), port, Change(id="two", log=log))
+    report = runner.apply(made, host)
+    assert [step.status for step in report.steps] == [Status.NOT_REACHED, Status.FAILED, Status.NOT_REACHED]
+    assert (log, report.exit_status) == ([], 5)
+    assert "pid 4711" in (report.steps[1].error or "")
+    assert "pid 4711" in (made.foresee(host)[1].problem or "")
+
+
 def test_a_failed_command_is_diagnosed() -> None:
     error = CommandFailed("`uv pip sync` exited 1:\n  No space left on device (os error 28)")
     report = runner.apply(plan(Change(id="one", error=error)), FakeHost())
@@ -117,3 +138,44 @@ def test_a_plan_knows_its_steps_by_name() -> None:
     made = make_plan(FakeHost(), Options(target="cpu"), Manner(only=("environment",)), assumed="target")
     assert "environment" not in made.left_out
     assert len(made.left_out) == len(made.steps) - 1
+
+
+def step_of(made: Plan, kind: type[T]) -> T:
+    return next(step for step in made.steps if isinstance(step, kind))
+
+
+def test_only_the_smoke_test_of_this_run_is_written_down() -> None:
+    tested = make_plan(FakeHost(), Options(target="cpu"), Manner(), assumed="target")
+    assert step_of(tested, WriteReceipt).smoke and step_of(tested, StartServer).tested
+    for manner in (Manner(smoke=False), Manner(skip=("smoke",)), Manner(only=("server", "receipt"))):
+        untested = make_plan(FakeHost(), Options(target="cpu"), manner, assumed="target")
+        assert step_of(untested, WriteReceipt).smoke is None
+        assert not step_of(untested, StartServer).tested
+
+
+def test_without_a_switch_there_is_no_receipt_unless_it_is_asked_for() -> None:
+    assert (
+        "receipt" in make_plan(FakeHost(), Options(target="cpu"), Manner(skip=("switch",)), assumed="target").left_out
+    )
+    asked = make_plan(FakeHost(), Options(target="cpu"), Manner(only=("receipt",)), assumed="target")
+    assert "receipt" not in asked.left_out
+
+
+def test_a_port_is_kept_only_by_a_server_that_lives_not_by_whoever_has_its_pid_now() -> None:
+    host = FakeHost({"/proc/sys/kernel/random/boot_id": "b", "/proc/sys/kernel/hostname": "m"})
+    kept = Server(
+        id="1", name="cpu", directory="/p/servers/cpu", engine="sglang", version="0.5.23", stack=None, model="/m",
+        url="http://127.0.0.1:31234", argv=("x",), variables={}, log="/l", started="", machine="m", boot="b",
+        state="ready", pid=4711, started_ticks=50,
+    )  # fmt: skip
+    record.save(host, kept)
+    wishes = Options(target="cpu", prefix="/p", port="auto")
+
+    def port_with_a_process_started_at(ticks: int) -> int:
+        host.files["/proc/4711/stat"] = f"4711 (python) S 1 4711 4711 0 -1 {'0 ' * 13}{ticks} 0 0"
+        launch = make_plan(host, wishes, assumed="target").launch
+        assert launch is not None
+        return int(launch.url.rsplit(":", 1)[1])
+
+    assert port_with_a_process_started_at(50) == 31234
+    assert port_with_a_process_started_at(51) != 31234

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from provision.environments import collect_garbage, current, previous, rollback, switch
+from provision.environments import (
+    Receipt,
+    collect_garbage,
+    current,
+    previous,
+    read_receipt,
+    rollback,
+    switch,
+    write_receipt,
+)
 from provision.environments.layout import Stamp
 from provision.errors import StepFailed
 from provision.host import Process
@@ -37,8 +47,6 @@ def process(command: str) -> Process:
 
 
 def make(prefix: Path, name: str, day: int = 1) -> str:
-    import msgspec  # noqa: PLC0415
-
     folder = prefix / "environments" / name / ".sgprov"
     folder.mkdir(parents=True)
     whole = Stamp(
@@ -60,6 +68,35 @@ def test_switch_keeps_the_one_before_and_rollback_goes_back_and_forth(tmp_path: 
     assert (current(host, prefix), previous(host, prefix)) == (a, b)
     assert rollback(host, prefix) == b
     assert (tmp_path / "current").readlink() == Path("environments/b")
+
+
+def test_after_a_rollback_the_receipt_says_what_is_in_use_and_what_was_left(tmp_path: Path) -> None:
+    host, prefix = Quiet(), str(tmp_path)
+    for day, name in enumerate("ab", start=1):
+        switch(host, prefix, make(tmp_path, name))
+        receipt = Receipt(target="cpu", stack=f"stack-{name}", environment=name, port=30000 + day, smoke={"c": {}})
+        (tmp_path / "receipts").mkdir(exist_ok=True)
+        stamped = msgspec.structs.replace(receipt, time=f"2026-01-0{day}T00:00:00Z")
+        for path in (f"receipts/2026-01-0{day}.json", "receipt.json"):
+            (tmp_path / path).write_bytes(msgspec.json.encode(stamped))
+    rollback(host, prefix)
+    now = read_receipt(host, prefix)
+    assert now is not None
+    assert (now.environment, now.stack, now.port, now.rolled_back_from) == ("a", "stack-a", 30001, "b")
+    assert now.smoke == {}, "what is in use now was not tested now"
+    rollback(host, prefix)
+    again = read_receipt(host, prefix)
+    assert again is not None and (again.environment, again.rolled_back_from) == ("b", "a")
+
+
+def test_a_rollback_to_an_environment_without_a_receipt_tells_what_its_stamp_says(tmp_path: Path) -> None:
+    host, prefix = Quiet(), str(tmp_path)
+    switch(host, prefix, make(tmp_path, "a"))
+    switch(host, prefix, make(tmp_path, "b"))
+    write_receipt(host, prefix, Receipt(target="cpu", environment="b"))
+    rollback(host, prefix)
+    now = read_receipt(host, prefix)
+    assert now is not None and (now.environment, now.python, now.rolled_back_from) == ("a", "3.10", "b")
 
 
 def test_what_is_not_whole_is_never_in_use(tmp_path: Path) -> None:

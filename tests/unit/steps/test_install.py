@@ -16,7 +16,7 @@ import pytest
 from fakes import make_wheel
 
 from provision import environments
-from provision.environments import is_complete, path_for, read_stamp, rollback, verify
+from provision.environments import is_complete, locking, path_for, read_stamp, rollback, verify
 from provision.environments.layout import STAMP
 from provision.errors import StepFailed
 from provision.host.local import LocalHost
@@ -144,8 +144,9 @@ def test_an_index_out_of_reach_is_told(box: Box) -> None:
     box.host = LocalHost({**box.variables, "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple", "UV_HTTP_RETRIES": "0"})
     lock = box.lock()
     (box.folder / "uv.toml").write_text("")
-    with pytest.raises(StepFailed, match="the package index is out of reach"):
+    with pytest.raises(StepFailed, match="the package index is out of reach") as caught:
         box.step(lock).apply(box.host, lambda _: None)
+    assert [finding.check for finding in caught.value.findings][:1] == ["index-unreachable"]
 
 
 def test_two_environments_a_rollback_and_the_garbage(box: Box) -> None:
@@ -202,6 +203,61 @@ except KeyboardInterrupt:
 """
 
 
+def installing(box: Box, lock: Lock) -> subprocess.Popen[bytes]:
+    """Another process that installs the lock; it says `ready` when it begins."""
+    return subprocess.Popen(
+        [sys.executable, "-c", INSTALL, lock.stack, PYTHON, str(lock.path), box.prefix],
+        env={**box.variables, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def begun(process: subprocess.Popen[bytes]) -> bool:
+    return process.stdout is not None and process.stdout.readline() == b"ready\n"
+
+
+def test_two_installs_at_once_make_one_whole_environment(box: Box) -> None:
+    lock = box.lock("engine-1", names=tuple(f"package{number}" for number in range(8)), data=8 * DATA)
+    for _ in range(2):
+        both = [installing(box, lock) for _ in range(2)]
+        assert all(begun(process) for process in both)
+        said = [process.communicate(timeout=60)[1].decode() for process in both]
+        assert [process.returncode for process in both] == [0, 0], said
+        assert box.step(lock).satisfied(box.host) and verify(box.host, path_for(box.prefix, lock)).ok
+        shutil.rmtree(path_for(box.prefix, lock))
+
+
+def test_who_is_waited_for_is_named_and_clearing_away_waits_not_for_ever(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locking, "SHORT_S", 0.2)
+    lock = box.lock()
+    path = box.install(lock)
+    holding = "import sys, time; from provision.environments import locking; from provision.host.local import LocalHost"
+    holding += "\nwith locking.alone(LocalHost({}), sys.argv[1]): print('ready', flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", holding, box.prefix], env={**box.variables, "PYTHONPATH": str(ROOT)}, stdout=-1
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"ready\n"
+        for change in (
+            lambda: environments.collect_garbage(box.host, box.prefix, keep=0),
+            lambda: environments.switch(box.host, box.prefix, path),
+            lambda: rollback(box.host, box.prefix),
+        ):
+            with pytest.raises(StepFailed, match=rf"another sgprov \(pid {holder.pid}\) is at work under"):
+                change()
+        monkeypatch.setattr(locking, "LONG_S", 0.2)
+        told: list[Progress] = []
+        with pytest.raises(StepFailed, match="is at work under"):
+            box.step(box.lock("engine-2")).apply(box.host, told.append)
+        assert [one.text.split(",")[0] for one in told] == [f"waiting for another sgprov (pid {holder.pid})"]
+        # The lock ends with its holder, however that ends.
+        holder.kill()
+    environments.switch(box.host, box.prefix, path)
+    assert environments.current(box.host, box.prefix) == path
+
+
 def test_interrupted_anywhere_it_ends_in_the_same_place(box: Box) -> None:
     names = tuple(f"package{number}" for number in range(12))
     lock = box.lock("engine-1", names=names, data=8 * DATA)
@@ -211,16 +267,12 @@ def test_interrupted_anywhere_it_ends_in_the_same_place(box: Box) -> None:
     chance = random.Random(20260101)  # noqa: S311
     statuses = set()
     for _ in range(6):
-        process = subprocess.Popen(
-            [sys.executable, "-c", INSTALL, "engine-1", PYTHON, str(lock.path), box.prefix],
-            env={**box.variables, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-        )
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        process = installing(box, lock)
+        assert begun(process)
         time.sleep(chance.uniform(0.01, 0.5))
         process.send_signal(signal.SIGINT)
-        statuses.add(process.wait(30))
-        process.stdout.close()
+        process.communicate(timeout=30)
+        statuses.add(process.returncode)
         assert not [
             one for one in psutil.process_iter(["cmdline"]) if box.prefix in " ".join(one.info["cmdline"] or ())
         ]

@@ -113,6 +113,16 @@ def test_next_free_minds_the_derived_ports() -> None:
         next_free(host, 65530, lambda port: (port + 10,))
 
 
+def test_the_owner_of_the_last_port_is_named_although_no_other_follows() -> None:
+    host = machine(ear(65535))
+    with pytest.raises(StepFailed, match="port 65535 is taken by pid 4711") as caught:
+        Port(ports=(65535,)).apply(host, lambda _: None)
+    assert (
+        caught.value.hint
+        == "`--free-port` stops it, or: `kill 4711`; no higher port is free, `--port` names a lower one"
+    )
+
+
 def test_only_fixed_ports_are_needed() -> None:
     derived = (
         DerivedPort(name="http", first=30000, last=30000, fixed=True),
