@@ -223,6 +223,7 @@ def test_a_port_that_another_container_has_names_it(host: LocalHost, prefix: str
         assert failed.step == "port"
         assert failed.error == f"port {port} is taken by the container `sgprov-test-squatter` ({image})"
         assert "docker stop sgprov-test-squatter" in (failed.hint or "")
+        Path(prefix, "nim").mkdir(exist_ok=True)
         with pytest.raises(ServingFailed, match="taken by the container `sgprov-test-squatter`"):
             server.start(host, f"{prefix}/servers", made.launch, name="test-nim")
         assert parts.docker("ps", "--all", "--quiet", "--filter", f"name={NAME}") == ""
