@@ -47,7 +47,8 @@ def build(
 ) -> Here:
     """Build the image and see that it is what was asked for. Raises `StepFailed`, `CommandFailed`, `UsageError`."""
     with _context(recipe, installer=installer, wheels=wheels) as context:
-        argv = ["docker", "build", "--tag", tag]
+        # A build that fails is to leave no container behind either.
+        argv = ["docker", "build", "--force-rm", "--tag", tag]
         for name in _SOURCES if wheels is None else ():
             if value := host.variable(name):
                 if mask(value) != value:

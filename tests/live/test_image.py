@@ -61,8 +61,11 @@ def test_built_saved_and_loaded(base: str, wheels: Path, tmp_path: Path) -> None
 
 def test_a_wheel_that_is_not_the_locked_one_ends_the_build(base: str, wheels: Path) -> None:
     (wheels / "wrong.txt").write_text("alpha==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n")
+    before = parts.docker("ps", "--all", "--quiet", "--filter", "status=exited", "--filter", f"ancestor={base}")
     ran = build(base, wheels, lock="wrong.txt")
     assert ran.rc == 5
+    after = parts.docker("ps", "--all", "--quiet", "--filter", "status=exited", "--filter", f"ancestor={base}")
+    assert after == before, "a build that fails leaves no container behind"
     assert "Hash mismatch" in ran.json["error"]["text"]
 
 
