@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from msgspec import structs
@@ -18,13 +18,14 @@ from provision.decision.choose import places_of
 from provision.errors import CheckFailed, UsageError
 from provision.facts import Facts, gather
 from provision.facts.gather import with_disks
+from provision.facts.machine import summary
 from provision.facts.pythons import probe_python
 from provision.host import HostView
 from provision.host.local import LocalHost
 from provision.locks import sizes
 from provision.plan import Plan
 from provision.report import Report
-from provision.serving import record, server
+from provision.serving import keys, record, server
 from provision.serving.ports import derive_for
 from provision.steps.disk import check_disk, check_links
 from provision.steps.port import needed, next_free
@@ -35,7 +36,8 @@ from provision.steps.server import StartServer
 class Manner:
     """How to go about it: steps to leave out or alone to take, arguments for the engine, what to do with the port.
 
-    `restarts` is how often a container's engine starts it again by itself.
+    `restarts` is how often a container's engine starts it again by itself. `wheels` is a folder, or the address of a
+    page, from which every wheel is taken instead of from the index.
     """
 
     only: tuple[str, ...] = ()
@@ -44,13 +46,15 @@ class Manner:
     free_port: bool = False
     extra: tuple[str, ...] = ()
     restarts: int = 0
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    wheels: str | None = None
 
 
 def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, assumed: str | None = None) -> Plan:
     """Decide and build the steps, by looking only. Raises what `decide` raises, and `UsageError` for wrong wishes."""
     manner = manner or Manner()
-    decision = decide(question(view, wishes, assumed=assumed))
+    asked = question(view, wishes, assumed=assumed)
+    decision = decide(asked)
     name = wishes.name or decision.target.name
     decision = replace(decision, serve=structs.replace(decision.serve, extra=(*decision.serve.extra, *manner.extra)))
     # A target that moves uv's cache moves it beside its environments; what is installed is linked or copied already.
@@ -63,10 +67,27 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         raise UsageError(f"target `{decision.target.name}` has no model of its own", hint="name one with `--model`")
     if wishes.port == "auto":
         decision = replace(decision, serve=_on_a_free_port(view, decision, name))
-    restarts = manner.restarts or _restarts_of(view, decision, name)
-    launch = launches.of(view, decision, model, wishes, name=name, restarts=restarts)
-    built = plan.build(decision, launch, name=name, model=model, free_port=manner.free_port, api_key=manner.api_key)
-    return plan.leaving_out(built, _left_out(built, manner))
+    directory = record.directory_of(f"{decision.places.prefix}/servers", name)
+    key = _key(view, decision, manner, directory)
+    launch = launches.of(
+        view,
+        decision,
+        model,
+        wishes,
+        name=name,
+        restarts=manner.restarts or _restarts_of(view, directory),
+        key_file=f"{directory}/{keys.FILE}" if key else None,
+    )
+    built = plan.build(
+        decision,
+        launch,
+        name=name,
+        model=model,
+        free_port=manner.free_port,
+        api_key=key,
+        wheels=manner.wheels,
+    )
+    return replace(plan.leaving_out(built, _left_out(built, manner)), machine=summary(asked.facts))
 
 
 def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Watcher | None = None) -> Report:
@@ -85,6 +106,7 @@ def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Wa
         "python": decision.python,
         "why": list(decision.why),
         "prefix": decision.places.prefix,
+        "machine": plan_.machine,
         "dry_run": dry_run,
     }
     return replace(report, data={**data, **report.data})
@@ -110,9 +132,22 @@ def _model(view: HostView, decision: Decision) -> str | None:
     return model
 
 
-def _restarts_of(view: HostView, decision: Decision, name: str) -> int:
+def _key(view: HostView, decision: Decision, manner: Manner, directory: str) -> str | None:
+    """The key that the server is to ask for. Raises `UsageError` where it cannot be one, or cannot be asked for."""
+    # A server that has a key keeps it: a run without the variable must not open it to everyone.
+    key = keys.check(manner.api_key) if manner.api_key else keys.of(view, directory)
+    if key and decision.hosting:
+        hint = "unset `SGPROV_API_KEY`" if manner.api_key else "choose another name with `--name`"
+        raise UsageError(
+            "a server in a container gets no API key in this version, and would answer everyone",
+            hint=f"{hint}, and let a proxy in front of the server ask for the key",
+        )
+    return key
+
+
+def _restarts_of(view: HostView, directory: str) -> int:
     """How often the engine starts the server of that name again already: running bootstrap again changes no policy."""
-    known = record.load(view, record.directory_of(f"{decision.places.prefix}/servers", name))
+    known = record.load(view, directory)
     return known.container.restarts if known and known.container and known.state != "stopped" else 0
 
 

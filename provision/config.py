@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ SECRET_VARIABLES = (
     *("NGC_API_KEY", "NGC_CLI_API_KEY", "SGPROV_REGISTRY_KEY"),
     *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SGPROV_API_KEY"),
 )
+# Where a fleet's controller serves wheels to its hosts: an address with a token in it, so a secret too.
+WHEELS_VARIABLE = "SGPROV_WHEELS"
 # Variables of the caller that would reach into an environment of ours: they change what it imports, or (the last one)
 # keep its bytecode from being written, which doubles the time of every start.
 LEAKING_VARIABLES = (
@@ -25,7 +28,7 @@ LEAKING_VARIABLES = (
 )
 CONFIG_FILE = "sgprov.yml"
 # `SGPROV_*` variables that are no wishes.
-_OTHER_VARIABLES = ("api_key", "config", "server")
+_OTHER_VARIABLES = ("api_key", "config", "home", "server", "wheels")
 # What a number may be, both ends included.
 _RANGES: dict[str, tuple[float, float]] = {"context_length": (1, 100_000_000), "mem_fraction": (0.01, 1.0)}
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -59,13 +62,26 @@ class Options:
 
 def process_environment() -> dict[str, str]:
     """The environment for children: this process's, less secrets and what would leak into their imports."""
-    hidden = {*SECRET_VARIABLES, *LEAKING_VARIABLES}
+    hidden = {*SECRET_VARIABLES, *LEAKING_VARIABLES, WHEELS_VARIABLE}
     return {name: value for name, value in os.environ.items() if name not in hidden}
 
 
 def secret(name: str) -> str | None:
     """The value of one secret variable, for the step that hands it on by name; never store or print it."""
     return os.environ.get(name) or None
+
+
+@contextmanager
+def ready_for_ansible(programs: str) -> Iterator[None]:
+    """While the block runs, Ansible's programs are on the PATH and no secret is in what its children inherit."""
+    kept = {name: os.environ.pop(name) for name in (*SECRET_VARIABLES, WHEELS_VARIABLE) if name in os.environ}
+    path = os.environ.get("PATH", os.defpath)
+    os.environ["PATH"] = f"{programs}{os.pathsep}{path}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = path
+        os.environ.update(kept)
 
 
 def load(flags: Mapping[str, Any], *, file: str | None = None) -> Options:

@@ -22,11 +22,21 @@ _EVERYWHERE = "0.0.0.0"  # noqa: S104  # inside a container; what is reached fro
 
 
 def of(
-    view: HostView, decision: Decision, model: str | None, wishes: Options, *, name: str, restarts: int = 0
+    view: HostView,
+    decision: Decision,
+    model: str | None,
+    wishes: Options,
+    *,
+    name: str,
+    restarts: int = 0,
+    key_file: str | None = None,
 ) -> Launch:
-    """The launch of a decision; `model` as bootstrap resolved it, `name` the server's."""
+    """The launch of a decision; `model` as bootstrap resolved it, `name` the server's.
+
+    `key_file` is for a process: a container gets no key.
+    """
     if decision.hosting is None:
-        return as_process(decision, model or "", wishes)
+        return as_process(decision, model or "", wishes, key_file=key_file)
     if decision.image is None:
         container = _of_stack(view, decision, decision.hosting, model or "", wishes)
     else:
@@ -35,17 +45,20 @@ def of(
     return _contained(decision, container, model or "")
 
 
-def as_process(decision: Decision, model: str, wishes: Options) -> Launch:
+def as_process(decision: Decision, model: str, wishes: Options, *, key_file: str | None = None) -> Launch:
     """The stack, started from its environment."""
     stack, lock = decision.stack, decision.lock
     assert stack is not None and lock is not None  # noqa: S101, PT018  # a decision without an image has both
     python = environments.python_of(environments.path_for(decision.places.prefix, lock))
-    serve = decision.serve
+    path, serve = _path(decision, model), decision.serve
     if model == plan.BUILTIN_MODEL:
         serve = structs.replace(serve, served_name=serve.served_name or SERVED_NAME)
-    launch = render(stack.engine, stack.version, serve, python=python, model_path=_path(decision, model))
+    elif path and not path.startswith("/"):
+        # It will be served from where it was fetched to, and is to be called what it was asked for by.
+        serve = structs.replace(serve, served_name=serve.served_name or model)
     gpus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": wishes.gpus} if wishes.gpus else {}
-    return replace(launch, variables={**plan.variables_of(decision, gpus), **launch.variables})
+    given = plan.variables_of(decision, gpus)
+    return render(stack.engine, stack.version, serve, python=python, model_path=path, given=given, key_file=key_file)
 
 
 def _of_stack(view: HostView, decision: Decision, hosting: Hosting, model: str, wishes: Options) -> Container:

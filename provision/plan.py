@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from provision.decision import Decision, Places
 from provision.environments import Receipt, path_for, python_of
@@ -18,7 +19,7 @@ from provision.steps.directories import Directories, Directory
 from provision.steps.environment import Environment
 from provision.steps.image import PullImage
 from provision.steps.interpreter import Interpreter
-from provision.steps.model import LocalModel, step_for
+from provision.steps.model import HubModel, LocalModel, step_for
 from provision.steps.port import Port, needed
 from provision.steps.receipt import WriteReceipt
 from provision.steps.registry_login import RegistryLogin
@@ -54,6 +55,8 @@ class Plan:
     steps: tuple[Step, ...]
     launch: Launch
     left_out: frozenset[str] = field(default_factory=frozenset)
+    # What the machine is, in a few words, for reports: `facts.machine.summary`.
+    machine: dict[str, Any] = field(default_factory=dict)
 
     def foresee(self, view: HostView | None) -> tuple[Foresight, ...]:
         """Each step with whether it would change something; a step after a change is judged on today's host."""
@@ -86,7 +89,8 @@ class Arguments:
     name: str
     model: str | None
     free_port: bool = False
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    wheels: str | None = None
 
 
 def build(
@@ -97,9 +101,13 @@ def build(
     model: str | None,
     free_port: bool = False,
     api_key: str | None = None,
+    wheels: str | None = None,
 ) -> Plan:
-    """The steps that make the decision true. `model` is as it was asked for."""
-    arguments = Arguments(name=name, model=model, free_port=free_port, api_key=api_key)
+    """The steps that make the decision true. `model` is as it was asked for.
+
+    `wheels` is where all wheels are taken from, if not from the index.
+    """
+    arguments = Arguments(name=name, model=model, free_port=free_port, api_key=api_key, wheels=wheels)
     steps_of = _image_steps if decision.image else _stack_steps
     return Plan(decision=decision, steps=steps_of(decision, launch, arguments), launch=launch)
 
@@ -137,14 +145,16 @@ def _stack_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
         model=given.model,
         port=decision.serve.port,
     )
+    models = _model_steps(decision, environment, given.model)
+    hub = next((step for step in models if isinstance(step, HubModel)), None)
     paths = (places.prefix, places.models, places.huggingface, *([bytecode_of(places)] if decision.hosting else []))
     return (
         Directories(directories=tuple(Directory(path=path) for path in paths)),
         Interpreter(python=lock.python, prefix=places.prefix, path=decision.interpreter),
-        Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter),
-        *_model_steps(decision, environment, given.model),
+        Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter, wheels=given.wheels),
+        *models,
         *_pull_steps(decision),
-        *_launch_steps(places.prefix, launch, given, stack=lock.stack),
+        *_launch_steps(places.prefix, launch, given, stack=lock.stack, hub=hub),
         Switch(prefix=places.prefix, path=environment),
         _receipt_step(decision, receipt, given),
     )
@@ -198,11 +208,13 @@ def _pull_steps(decision: Decision) -> tuple[Step, ...]:
     return (pull,)
 
 
-def _launch_steps(prefix: str, launch: Launch, given: Arguments, *, stack: str) -> tuple[Step, ...]:
+def _launch_steps(
+    prefix: str, launch: Launch, given: Arguments, *, stack: str, hub: HubModel | None = None
+) -> tuple[Step, ...]:
     servers, name = f"{prefix}/servers", given.name
     return (
         Port(ports=needed(launch.ports), free=given.free_port, server=f"{servers}/{name}"),
-        StartServer(servers=servers, name=name, launch=launch, stack=stack),
+        StartServer(servers=servers, name=name, launch=launch, stack=stack, hub=hub, key=given.api_key),
         Smoke(servers=servers, name=name, launch=launch, api_key=given.api_key),
     )
 

@@ -40,7 +40,8 @@ _PRIVATE_KEY = re.compile(
 )
 
 # `https://user:password@host`, also `https://token@host`; a bare `git@host` is not preceded by `//`.
-_URL_LOGIN = re.compile(r"(?<=://)[^\s/@'\"<>]{1,1024}@(?=[\w.\[-])")
+# A password may hold an `@` itself: the last one ends it.
+_URL_LOGIN = re.compile(r"(?<=://)[^\s/?#'\"<>]{1,1024}@(?=[\w.\[-])")
 
 # `Authorization: Bearer ...`, `'authorization': 'Basic ...'`, `Bearer ...` alone.
 _SCHEME = re.compile(

@@ -34,9 +34,14 @@ R = TypeVar("R", bound=Ranged)
 
 
 class LaunchRow(Ranged, frozen=True, kw_only=True):
-    """The command: `{python}`, `{bin}` (its directory) and `{model}` are filled in."""
+    """The command: `{python}`, `{bin}` (its directory) and `{model}` are filled in.
+
+    `with_key` is the one of a server with an API key, for what `{script}` does with the file `{key}`; None where there
+    is no way that shows the key to nobody.
+    """
 
     argv: tuple[str, ...]
+    with_key: tuple[str, ...] | None = None
 
 
 class Flag(Ranged, frozen=True, kw_only=True):

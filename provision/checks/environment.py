@@ -20,6 +20,7 @@ from provision.environments import (
     python_of,
     read_receipt,
     read_stamp,
+    repair,
 )
 from provision.locks.lockfile import Lock
 from provision.report import Finding
@@ -30,6 +31,9 @@ _MODULES = {"sglang": ("torch", "sglang", "transformers"), "lmdeploy": ("torch",
 # Whose shared libraries are compared in size: the ones that are half of the disk space and all of the speed.
 _PACKAGES = ("torch", "sgl_kernel", "sglang_kernel", "triton")
 _SHOWN = 3
+# A line of a RECORD that is longer, or a size that is, is damage.
+_LONGEST_LINE = 10_000
+_MOST_DIGITS = 19
 
 
 def _installed(context: Context) -> bool:
@@ -110,14 +114,14 @@ def environment_lock(context: Context) -> Iterator[Finding]:
     "Every locked package is installed, in its version",
     looks_at="the dist-info folders of the environment, against the lock",
     why="`pip install` into an environment changes versions behind its back",
-    remedy="`sgprov bootstrap`; look closer with `sgprov environments verify`",
+    remedy="`sgprov environments repair`; look closer with `sgprov environments verify`",
     applies=_complete,
 )
 def environment_packages(context: Context) -> Iterator[Finding]:
     path, lock = _path(context), _lock(context)
     if path and lock and (gone := missing(context.view, path, lock)):
         shown = ", ".join(gone[:_SHOWN]) + (f" and {len(gone) - _SHOWN} more" if len(gone) > _SHOWN else "")
-        yield error(f"`{path}` lacks {shown}", f"`rm {path}/.sgprov/stamp.json && sgprov bootstrap`")
+        yield error(f"`{path}` lacks {shown}", f"`{repair(path)}` fetches it anew")
 
 
 @_check(
@@ -125,18 +129,17 @@ def environment_packages(context: Context) -> Iterator[Finding]:
     "The engine's modules are where Python looks for them",
     looks_at="torch, transformers and the engine: their folders in site-packages, without starting Python",
     why="a folder that was removed leaves its dist-info behind: the package looks installed and does not import",
-    remedy="`sgprov environments verify`, then `sgprov bootstrap`",
+    remedy="`sgprov environments repair`",
     applies=_complete,
 )
 def environment_imports(context: Context) -> Iterator[Finding]:
     path, lock = _path(context), _lock(context)
+    if path is None or lock is None:
+        return
     stack = context.decision.stack if context.decision else None
-    modules = _MODULES.get(stack.engine if stack else "sglang", ())
-    for module in modules:
-        if lock and not context.view.stat(f"{path}/lib/python{lock.python}/site-packages/{module}/__init__.py"):
-            yield error(
-                f"`{module}` cannot be imported from `{path}`", f"`rm {path}/.sgprov/stamp.json && sgprov bootstrap`"
-            )
+    for module in _MODULES.get(stack.engine if stack else "sglang", ()):
+        if not context.view.stat(f"{path}/lib/python{lock.python}/site-packages/{module}/__init__.py"):
+            yield error(f"`{module}` cannot be imported from `{path}`", f"`{repair(path)}` fetches it anew")
 
 
 @_check(
@@ -144,7 +147,7 @@ def environment_imports(context: Context) -> Iterator[Finding]:
     "The kernels' libraries are as long as their wheels say",
     looks_at="the sizes in RECORD of torch, Triton and the kernels, for shared libraries; no file is read",
     why="a library that was cut short by a full disk loads far enough to crash; hashing all of it would take minutes",
-    remedy="`sgprov environments verify` hashes every file; then `sgprov bootstrap`",
+    remedy="`sgprov environments repair` hashes every file and fetches anew what differs",
     applies=_complete,
 )
 def environment_files(context: Context) -> Iterator[Finding]:
@@ -161,7 +164,7 @@ def environment_files(context: Context) -> Iterator[Finding]:
             ]
             if wrong:
                 yield error(
-                    f"`{package}` is not as installed: {', '.join(wrong[:_SHOWN])}", "`sgprov environments verify`"
+                    f"`{package}` is not as installed: {', '.join(wrong[:_SHOWN])}", f"`{repair(path)}` fetches it anew"
                 )
 
 
@@ -204,8 +207,10 @@ def environment_library_path(context: Context) -> Iterator[Finding]:
 
 def parse_libraries(text: str) -> list[tuple[str, int]]:
     """Shared libraries and their sizes in a RECORD, from lines such as `torch/lib/libtorch.so,sha256=eB5…,262`."""
-    rows = csv.reader(line for line in text.splitlines() if ".so" in line)
-    return [(row[0], int(row[2])) for row in rows if len(row) > 2 and row[2].isdecimal() and ".so" in row[0]]  # noqa: PLR2004
+    lines = [line for line in text.splitlines() if ".so" in line and len(line) <= _LONGEST_LINE]
+    # Each alone: a quote that is not closed takes the lines that follow for its own.
+    rows = [row for line in lines for row in csv.reader([line]) if len(row) > 2 and ".so" in row[0]]  # noqa: PLR2004
+    return [(row[0], int(row[2])) for row in rows if row[2].isdecimal() and len(row[2]) <= _MOST_DIGITS]
 
 
 def _size(context: Context, path: str) -> int | None:

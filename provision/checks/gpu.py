@@ -19,7 +19,7 @@ from provision.checks.base import (
     on_the_machine,
     warning,
 )
-from provision.checks.own import own_pids
+from provision.checks.own import everyone, own_pids, prefix_of, stop_command
 from provision.checks.smi_state import compute_processes, gpu_states
 from provision.report import Finding
 
@@ -95,9 +95,18 @@ def gpu_foreign_processes(context: Context) -> Iterator[Finding]:
     found = compute_processes(context)
     ours = own_pids(context)
     strangers = [one for one in found if one[0] not in ours and (one[2] is None or one[2] >= _FOREIGN_MIB)]
-    users = {process.pid: process.user for process in context.view.processes()} if strangers else {}
+    users = {process.pid: process.user for process in everyone(context)} if strangers else {}
     for pid, name, used in strangers:
         size = f"{used:,} MiB of GPU memory" if used is not None else "GPU memory"
+        prefix = prefix_of(context, pid)
+        if prefix is not None:
+            where = f" under {prefix}" if prefix else ""
+            yield warning(
+                f"a server of sgprov{where} (pid {pid}, user {users.get(pid, 'unknown')}) holds {size}",
+                f"`{stop_command(prefix)}`, or `sgprov bootstrap --gpus` with the indices of others",
+                pid=pid,
+            )
+            continue
         yield warning(
             f"pid {pid} ({name}, user {users.get(pid, 'unknown')}) holds {size}",
             f"`kill {pid}` if it is not needed, or `sgprov bootstrap --gpus` with the indices of others",

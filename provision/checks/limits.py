@@ -76,7 +76,7 @@ def limit_processes(context: Context) -> Iterator[Finding]:
 
 def parse_limits(text: str) -> dict[str, tuple[int, int]]:
     """Soft and hard limits, from lines such as `Max open files   1024   524288   files`."""
-    found = re.findall(r"^(Max [a-z ]{1,40}?)\s{2,}(\d+|unlimited)\s+(\d+|unlimited)", text, re.MULTILINE)
+    found = re.findall(r"^(Max [a-z ]{1,40}?)\s{2,}(\d{1,20}|unlimited)\s+(\d{1,20}|unlimited)", text, re.MULTILINE)
     return {name: (_number(soft), _number(hard)) for name, soft, hard in found}
 
 

@@ -26,7 +26,7 @@ _MANY = 2
     "A name server is configured",
     looks_at="/etc/resolv.conf",
     why="without one nothing can be downloaded by name",
-    remedy="`nameserver ADDRESS` in /etc/resolv.conf; offline, `sgprov` needs a mirror or a bundle",
+    remedy="`nameserver ADDRESS` in /etc/resolv.conf; offline, a mirror (`UV_DEFAULT_INDEX`) by its address",
 )
 def network_resolver(context: Context) -> Iterator[Finding]:
     text = context.view.read("/etc/resolv.conf")

@@ -27,6 +27,8 @@ _EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound
     applies=has_decision,
 )
 def port_free(context: Context) -> Iterator[Finding]:
+    if any(one.check == "facts.listeners" for one in context.facts.problems):
+        yield warning(f"whether port {context.serve.port} is free cannot be told", "`ss -ltnp` may say who listens")
     for one in _strangers(context, (context.serve.port,)):
         yield error(describe(one, context.serve.port), _remedy(one), port=one.port)
 
@@ -86,7 +88,7 @@ def port_ephemeral(context: Context) -> Iterator[Finding]:
     "Who can reach the server",
     looks_at="the address that the server will listen on",
     why="an endpoint without a key on every address serves whoever finds it",
-    remedy="`sgprov bootstrap --bind 127.0.0.1`, or a key: `-- --api-key …` by a variable, behind a firewall",
+    remedy="`sgprov bootstrap --bind 127.0.0.1`, or a key in `SGPROV_API_KEY`, and a firewall",
     applies=has_decision,
 )
 def port_open(context: Context) -> Iterator[Finding]:

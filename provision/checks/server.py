@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from provision.checks.base import Context, check, error, warning
-from provision.checks.own import engines, living, own_pids, servers
+from provision.checks.base import Context, check, error, info, warning
+from provision.checks.own import engines, living, own_pids, prefix_of, servers, stop_command
 from provision.report import Finding
 from provision.serving.processes import boot_id, machine_name
 from provision.serving.record import Server
@@ -94,6 +94,15 @@ def server_foreign(context: Context) -> Iterator[Finding]:
     for one in strangers:
         # Its children are named with it.
         if one.parent in pids:
+            continue
+        prefix = prefix_of(context, one.pid)
+        if prefix is not None:
+            where = f" under {prefix}" if prefix else " under another prefix"
+            yield info(
+                f"a server of sgprov runs{where}: pid {one.pid}, user {one.user}",
+                f"`{stop_command(prefix)}` if nobody needs it",
+                pid=one.pid,
+            )
             continue
         left = ", left behind by its parent" if one.parent == 1 else ""
         name = one.name if one.name.startswith(("sglang", "VLLM")) else one.command.split(" --", 1)[0][:80]

@@ -13,6 +13,7 @@ FIELDS = (
 )
 
 State = dict[str, str | None]
+_MOST_DIGITS = 19
 
 
 def gpu_states(context: Context) -> tuple[State, ...]:
@@ -30,7 +31,7 @@ def parse_states(text: str, fields: tuple[str, ...] = FIELDS) -> tuple[State, ..
     rows = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == len(fields) and cells[0].isdecimal():
+        if len(cells) == len(fields) and _is_number(cells[0]):
             rows.append({field: value(cell) for field, cell in zip(fields, cells, strict=True)})
     return tuple(rows)
 
@@ -40,11 +41,16 @@ def parse_processes(text: str) -> tuple[tuple[int, str, int | None], ...]:
     found = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) >= 3 and cells[0].isdecimal():  # noqa: PLR2004  # pid, name, memory
+        if len(cells) >= 3 and _is_number(cells[0]):  # noqa: PLR2004  # pid, name, memory
             used = value(cells[-1])
             name = ",".join(cells[1:-1])
-            found.append((int(cells[0]), name, int(used) if used and used.isdecimal() else None))
+            found.append((int(cells[0]), name, int(used) if used and _is_number(used) else None))
     return tuple(found)
+
+
+def _is_number(text: str) -> bool:
+    # Python refuses to make a number of thousands of digits.
+    return text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def _ask(context: Context) -> tuple[State, ...]:

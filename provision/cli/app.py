@@ -17,10 +17,12 @@ from provision.cli.output import Shown
 # name -> (module, one line for --help); the module holds the command under its own name, dashes as underscores.
 COMMANDS = {
     "bootstrap": "Take this machine to a verified endpoint.",
+    "bundle": "Carry a stack to a machine that has no network.",
     "doctor": "Say what is wrong with this machine, and which command mends it.",
     "diagnose": "Find the root cause in a log.",
     "environments": "List, verify, roll back and clear installed environments.",
     "experiment": "Try a running server: its recovery, and its portability.",
+    "fleet": "Do it on many hosts.",
     "facts": "Show what this machine is.",
     "image": "Build an image from a stack's lock, write it to a file, load it elsewhere.",
     "login": "Log in to a registry or the model hub, with a key that is proved first.",

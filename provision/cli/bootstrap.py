@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave these steps out (repeatable).")
 @click.option("--no-smoke", is_flag=True, help="Install and switch, without a launch and its smoke test.")
 @click.option("--stop", is_flag=True, help="Stop the server again once it is verified.")
+@click.option("--bundle", metavar="FILE|DIR", help="Take everything from this bundle; nothing is fetched.")
 @common.as_json
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 def bootstrap(
     file: str | None,
+    bundle: str | None,
     only: tuple[str, ...],
     skip: tuple[str, ...],
     extra: tuple[str, ...],
@@ -55,12 +59,26 @@ def bootstrap(
         free_port=free_port,
         extra=extra,
         api_key=config.secret("SGPROV_API_KEY"),
+        wheels=config.secret(config.WHEELS_VARIABLE),
     )
     wishes = common.options(file, flags)
+    carried = None
+    if bundle:
+        from provision.bundle.carried import Carried  # noqa: PLC0415  # only with a bundle
+
+        with progress.bytes_of("verifying the bundle", as_json=as_json) as tell:
+            carried = Carried.open(host, Path(bundle), wishes, tell)
+        wishes, host, manner = carried.wishes, carried.host, replace(manner, wheels=carried.wheels)
     with progress.watching(as_json=as_json) as watcher:
         plan = bootstrapping.make_plan(host, wishes, manner)
         watcher.decided(plan)
+    if carried and not dry_run:
+        with progress.bytes_of("unpacking the bundle", as_json=as_json) as tell:
+            carried.unpack(plan, tell)
+    with progress.watching(as_json=as_json) as watcher:
         report = bootstrapping.carry_out(plan, host, dry_run=dry_run, watcher=watcher)
+    if carried and report.ok and not dry_run:
+        carried.clear()
     if stop and report.ok and not dry_run:
         bootstrapping.stop(host, plan)
     return Shown(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,22 @@ from provision.host import HostView
 from provision.host.local import LocalHost
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Seconds(click.FloatRange):
+    """A time that can be waited for: more than nothing, and an end to it (`nan` is smaller than no bound)."""
+
+    name = "seconds"
+
+    def __init__(self, *, most: float) -> None:
+        super().__init__(min=0, max=most, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"`{value}` is no number of seconds", param, ctx)
+        return seconds
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of text.")
 replayed = click.option(

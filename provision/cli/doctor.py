@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # imported meanwhile costs nothing.
 
 CHECK_FAILED = 4
+# One that every target serves, fetched in seconds, where the user has to choose.
+_MODEL = "Qwen/Qwen3-0.6B"
 
 
 @click.command()
@@ -38,7 +41,7 @@ CHECK_FAILED = 4
 @click.option("--verbose", "-v", is_flag=True, help="Show what is well, too.")
 @click.option(
     "--wait",
-    type=float,
+    type=common.Seconds(most=600),
     default=1.5,
     metavar="SECONDS",
     help="How long a host of the network may take to answer (1.5).",
@@ -108,12 +111,35 @@ def next_command(context: Context, results: tuple[CheckResult, ...]) -> str:
     for result in results:
         for finding in result.findings:
             if finding.severity.value == "error" and finding.fix:
-                return _command(finding.fix[0])
-    name = context.target.name if context.target else None
+                command = _command(finding.fix[0])
+                # Of a bootstrap that mends one error another may be in the way: it is given what mends both.
+                begun = command.startswith(("sgprov bootstrap", "--"))
+                return _bootstrap(context, results, command) if begun and context.target else command
     running = {result.check.id: result for result in results}.get("server-alive")
     if running and running.outcome == "ok":
         return "sgprov smoke"
-    return f"sgprov bootstrap --target {name}" if name else "sgprov targets"
+    return _bootstrap(context, results, "sgprov bootstrap") if context.target else "sgprov targets"
+
+
+def _bootstrap(context: Context, results: tuple[CheckResult, ...], command: str) -> str:
+    """The bootstrap that a remedy names, with the target and what the other findings ask of it."""
+    given = shlex.split(command.removeprefix("sgprov bootstrap"))
+    name = context.target.name if context.target else ""
+    wanted = {"--target": name}
+    found = {result.check.id for result in results if result.outcome == "error"}
+    if context.decision and context.decision.image:
+        # Containers are planned and not run: its wheels are, where there are any that fit.
+        native = next((one.name for one in context.candidates if one.kind == "stack" and one.fits), None)
+        if native is None:
+            return f"sgprov plan --target {name}"
+        wanted["--stack"] = native
+    if context.serve.model is None or "model-there" in found:
+        wanted["--model"] = _MODEL
+    if found & {"port-free", "port-derived-free"}:
+        wanted["--port"] = "auto"
+    more = [word for flag, value in wanted.items() if flag not in given for word in (flag, value)]
+    words = [*given, *more] if "--target" in given else [*more, *given]
+    return shlex.join(["sgprov", "bootstrap", *words])
 
 
 def _command(fix: str) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def environments() -> None:
-    """List, verify, roll back and clear installed environments."""
+    """List, verify, repair, roll back and clear installed environments."""
 
 
 @environments.command(name="list")
@@ -89,6 +89,51 @@ def verify(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
 
 @environments.command()
 @common.prefix
+@click.argument("name", required=False)
+@common.as_json
+def repair(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
+    """Fetch anew what is not as its wheels recorded it, in the current environment or NAME.
+
+    Those packages are taken out of uv's cache first: an edited file is edited there, too. Exit 4 where files still
+    differ afterwards.
+    """
+    host = common.local_host()
+    place, path = _path(host, prefix, name)
+    with progress.bytes_of(f"verifying {path}", as_json=as_json) as tell:
+        before = installed.verify(host, path, tell=lambda scan: tell(scan.done, scan.total))
+    packages = tuple(str(one.data["package"]) for one in before.findings if "package" in one.data)
+    after = before
+    if not before.ok:
+        from provision.steps import repairing  # noqa: PLC0415  # only where something is wrong
+
+        with repairing.step(host, place, path, packages) as step, progress.watching(as_json=as_json) as watcher:
+            watcher.started(step)
+            step.apply(host, lambda done: watcher.progress(step, done))
+        after = installed.verify(host, path)
+    report = Report(host=host.name, command="environments", findings=after.findings)
+    done = f"{len(packages) or 'all'} packages were fetched anew: {', '.join(packages)}".rstrip(": ")
+
+    def show(screen: Console) -> None:
+        screen.print("every file is as its wheel recorded it: nothing to do" if before.ok else done, markup=False)
+        render.show_report(report, screen)
+
+    return Shown(
+        command="environments",
+        data={
+            "prefix": place,
+            "path": path,
+            "repaired": list(packages),
+            "findings": msgspec.to_builtins(after.findings),
+        },
+        text=show,
+        ok=after.ok,
+        changed=not before.ok,
+        exit_status=0 if after.ok else CheckFailed.exit_status,
+    )
+
+
+@environments.command()
+@common.prefix
 @common.as_json
 def rollback(prefix: str | None, *, as_json: bool) -> Shown:
     """Go back to the environment that was in use before the current one.
@@ -116,7 +161,9 @@ def rollback(prefix: str | None, *, as_json: bool) -> Shown:
 
 @environments.command()
 @common.prefix
-@click.option("--keep", default=2, show_default=True, metavar="N", help="How many to keep at least.")
+@click.option(
+    "--keep", type=click.IntRange(min=0), default=2, show_default=True, metavar="N", help="How many to keep at least."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be removed.")
 @common.as_json
 def clear(prefix: str | None, keep: int, *, dry_run: bool, as_json: bool) -> Shown:
@@ -178,5 +225,5 @@ def _show(found: list[tuple[str, installed.Environment]], screen: Console) -> No
         screen.print("nothing is installed here")
     for _, one in found:
         state = "current" if one.current else "previous" if one.previous else "" if one.stamp else "unfinished"
-        made = f"Python {one.stamp.python}, {one.stamp.time}" if one.stamp else "the next bootstrap completes it"
+        made = f"Python {one.stamp.python}, {one.stamp.time}" if one.stamp else "the next bootstrap makes it anew"
         render.line(screen, (f"{state:<12}", "bold"), f"{one.path}  {made}")

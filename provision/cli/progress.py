@@ -39,7 +39,7 @@ def watching(*, as_json: bool) -> Iterator[Watcher]:
 def phases(name: str, *, as_json: bool) -> Iterator[Callable[[Phase, float], None]]:
     """Shows the phases of one launch, outside a plan."""
     with watching(as_json=as_json) as watcher:
-        launch = _Work(name)
+        launch = Work(name)
         watcher.started(launch)
 
         def tell(phase: Phase, seconds: float) -> None:
@@ -52,13 +52,15 @@ def phases(name: str, *, as_json: bool) -> Iterator[Callable[[Phase, float], Non
 def bytes_of(name: str, *, as_json: bool) -> Iterator[Callable[[int, int], None]]:
     """Shows how far a count of bytes is, outside a plan: (done, total)."""
     with watching(as_json=as_json) as watcher:
-        work = _Work(name)
+        work = Work(name)
         watcher.started(work)
         yield lambda done, total: watcher.progress(work, Progress(text="reading", done=done, total=total))
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
+    """Something that takes a while and is no step of a plan."""
+
     id: str
 
 

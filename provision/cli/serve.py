@@ -60,8 +60,9 @@ def start(
     host, wishes = common.local_host(), common.options(file, {**flags, "name": name})
     if not wishes.target:
         return _start_again(host, wishes, self_healing=self_healing, as_json=as_json)
+    key = config.secret("SGPROV_API_KEY")
     restarts = keeping_up.RESTARTS if self_healing else 0
-    manner = bootstrap.Manner(only=("port", "server"), free_port=free_port, extra=extra, restarts=restarts)
+    manner = bootstrap.Manner(only=("port", "server"), free_port=free_port, extra=extra, restarts=restarts, api_key=key)
     with progress.watching(as_json=as_json) as watcher:
         plan = bootstrap.make_plan(host, wishes, manner)
         lacking = next(
@@ -168,22 +169,50 @@ def show_status(name: str | None, prefix: str | None, *, as_json: bool) -> Shown
 @name_argument
 @common.prefix
 @click.option("--follow", "-f", is_flag=True, help="Go on as it grows.")
-@click.option("--lines", "-n", default=50, show_default=True, metavar="N", help="How many lines, from the end.")
+@click.option(
+    "--lines",
+    "-n",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="How many lines, from the end.",
+)
 @click.option("--explain", is_flag=True, help="Say what the lines mean: requests, queue, cache and throughput.")
-def logs(name: str | None, prefix: str | None, *, follow: bool, lines: int, explain: bool) -> int:
+@common.as_json
+def logs(
+    name: str | None, prefix: str | None, *, follow: bool, lines: int, explain: bool, as_json: bool
+) -> Shown | int:
     """Show a server's log, with secrets masked; or what it says of the server's work (--explain)."""
+    if follow and as_json:
+        raise UsageError("`--follow` has no end, and `--json` prints one object", hint="leave one of them out")
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
     _, known = find_one(host, wishes)
     known = contained.adopt(host, known)
+    if as_json:
+        return _log_data(known, lines=lines, explain=explain)
     if explain:
         telemetry.show(log.Tail(known.log).remaining(), log.follow(known.log) if follow else ())
         return 0
-    for line in log.last_lines(known.log, lines):
+    for line in _last(known, lines):
         render.print_line(mask(line))
     if follow:
         for line in log.follow(known.log):
             render.print_line(mask(line))
     return 0
+
+
+def _log_data(known: record.Server, *, lines: int, explain: bool) -> Shown:
+    data: dict[str, Any] = {"name": known.name, "log": known.log}
+    if explain:
+        data["telemetry"] = telemetry.fold(log.Tail(known.log).remaining()).to_builtins()
+    else:
+        data["lines"] = [mask(line) for line in _last(known, lines)]
+    return Shown(command="serve", data=data, text=lambda _: None)
+
+
+def _last(known: record.Server, lines: int) -> tuple[str, ...]:
+    return log.last_lines(known.log, lines) if lines else ()
 
 
 def _all(view: HostView, wishes: config.Options) -> list[tuple[str, record.Server]]:

@@ -11,14 +11,24 @@ from provision.cli.output import Shown
 from provision.cli.serve import find_one
 from provision.errors import ServingFailed
 from provision.report import Report, Severity
+from provision.serving import keys
 from provision.serving import smoke as smoking
+from provision.serving.client import shown
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--url", metavar="URL", help="Test this server instead of one of ours, such as http://10.0.0.5:30000.")
 @click.option("--model", metavar="NAME", help="Also see that it serves this model.")
-@click.option("--timeout", "timeout_s", type=float, default=smoking.TIMEOUT_S, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=common.Seconds(most=86400),
+    default=smoking.TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each request may take.",
+)
 @common.prefix
 @common.as_json
 def smoke(
@@ -26,19 +36,23 @@ def smoke(
 ) -> Shown:
     """Test a running server: its models, a chat, a stream, and the same long prompt twice.
 
-    A key for it is taken from SGPROV_API_KEY. Exit 6 where it serves wrongly or not at all.
+    A key for it is taken from SGPROV_API_KEY; that of a server of ours is known. Exit 6 where it serves wrongly or not
+    at all.
     """
     del as_json
     key = config.secret("SGPROV_API_KEY")
     if url:
-        asked = url
+        # A login in it is for the server, and for nobody who reads the result; it is known by what stands before it.
+        url = url if "://" in url else f"http://{url}"
+        asked = shown(url)
         findings = smoking.run(url, api_key=key, timeout_s=timeout_s, expect_model=model)
     else:
-        _, known = find_one(common.local_host(), config.load({"name": name, "prefix": prefix}))
+        host = common.local_host()
+        _, known = find_one(host, config.load({"name": name, "prefix": prefix}))
         asked = known.url
         findings = smoking.run(
             asked,
-            api_key=key,
+            api_key=keys.of(host, known.directory) if known.key_file else key,
             timeout_s=timeout_s,
             expect_model=model,
             log=known.log,

@@ -6,18 +6,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from provision.cli import render
-from provision.diagnosis.telemetry import Telemetry, parse_batch
+from provision.diagnosis.telemetry import Telemetry, fold, parse_batch
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+__all__ = ["fold", "show"]
+
 
 def show(past: Iterable[str], coming: Iterable[str]) -> Telemetry:
     """Show the state after the lines so far, then after each that comes. Returns the last state."""
-    state = Telemetry()
-    for line in past:
-        if batch := parse_batch(line):
-            state = state.seen(batch)
+    state = fold(past)
     screen = render.console()
     if not screen.is_terminal:
         render.print_line(_sentence(state))

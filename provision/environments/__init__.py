@@ -15,7 +15,7 @@ from provision.environments.layout import (
 )
 from provision.environments.receipts import Receipt, read_receipt, receipt_history, write_receipt
 from provision.environments.switching import rollback, switch
-from provision.environments.verification import Scan, Verification, verify
+from provision.environments.verification import Scan, Verification, repair, verify
 
 __all__ = [
     "Environment",
@@ -34,6 +34,7 @@ __all__ = [
     "read_receipt",
     "read_stamp",
     "receipt_history",
+    "repair",
     "rollback",
     "superfluous",
     "switch",

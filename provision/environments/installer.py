@@ -8,7 +8,7 @@ read `pip.conf` or `PIP_*`. What would change *which* wheels are installed is ta
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from provision.environments import failures
 from provision.environments.layout import MADE, python_of
@@ -31,6 +31,8 @@ VARIABLES: dict[str, str | None] = {
 }
 _FINDING = threading.Lock()
 _SYNC = ("--require-hashes", "--only-binary", ":all:")
+# The pins of a lock with every wheel looked for by name, where all of them come from one place.
+_BY_NAME = ".sgprov/by-name.txt"
 
 
 def program() -> str:
@@ -78,32 +80,52 @@ def sync(
     lock: Lock,
     *,
     reinstall: tuple[str, ...] = (),
+    wheels: str | None = None,
     on_line: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Make the environment at `path` hold exactly what the lock pins.
 
     `reinstall` names packages that are fetched anew although they are there: their files on disk are not trusted,
-    and nor are those in uv's cache, which are the same files. Raises `StepFailed` that names the wheel at fault.
+    and nor are those in uv's cache, which are the same files. `wheels` is a folder, or the address of a page, that has
+    all of them: nothing else is asked then. Raises `StepFailed` that names the wheel at fault.
     """
-    command = [program(), "pip", "sync", *_SYNC, "--python", python_of(path), str(lock.path)]
+    pins, variables = (_by_name(host, path, lock), _only_from(wheels)) if wheels else (str(lock.path), VARIABLES)
+    command = [program(), "pip", "sync", *_SYNC, "--python", python_of(path), pins]
+    command += ["--no-index"] if wheels else []
     if reinstall:
         # Not `--refresh`: it leaves alone what was cached from a local folder of wheels (uv 0.13).
         host.run([program(), "cache", "clean", *reinstall], variables=VARIABLES, directory=path)
         command += [word for name in reinstall for word in ("--reinstall-package", name)]
-    elif _sync_offline(host, path, command):
+    elif _sync_offline(host, path, command, variables):
         return
     try:
         # In the environment's own directory, so that a pyproject.toml where the user stands has no say.
-        host.run(command, variables=VARIABLES, directory=path, on_line=on_line)
+        host.run(command, variables=variables, directory=path, on_line=on_line)
     except CommandFailed as error:
         raise failures.explain(str(error), lock) from error
 
 
-def _sync_offline(host: Host, path: str, command: list[str]) -> bool:
+def _by_name(host: Host, path: str, lock: Lock) -> str:
+    pins = f"{path}/{_BY_NAME}"
+    lines = (
+        f"{pin.name}=={pin.version} {' '.join(f'--hash=sha256:{digest}' for digest in pin.sha256)}\n"
+        for pin in lock.requirements
+    )
+    host.write(pins, "".join(lines))
+    return pins
+
+
+def _only_from(wheels: str) -> dict[str, str | None]:
+    # By variable and not by option: an address may hold a token, and options are seen by every user.
+    others = dict.fromkeys(("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"))
+    return {**VARIABLES, **others, "UV_FIND_LINKS": wheels}
+
+
+def _sync_offline(host: Host, path: str, command: list[str], variables: Mapping[str, str | None]) -> bool:
     # With every wheel in the cache this saves asking the index about each package: a third of the time of a second
     # environment. Where one is not, uv says so in a tenth of a second and installs nothing.
     try:
-        host.run([*command, "--offline"], variables=VARIABLES, directory=path)
+        host.run([*command, "--offline"], variables=variables, directory=path)
     except CommandFailed:
         return False
     return True

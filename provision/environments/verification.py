@@ -163,18 +163,19 @@ def _finding(path: str, package: str, edited: list[str], missing: list[str]) -> 
         check=CHECK,
         severity=Severity.ERROR,
         text=f"`{package}` is not what was installed: {', '.join(parts)}",
-        fix=(
-            # uv's cache first: an edited file is a hard link to the cached one, which would be linked again.
-            f"`uv cache clean {package}`, `rm -r {path}`, then `sgprov bootstrap` again",
-        ),
+        fix=(f"`{repair(path)}` fetches it anew",),
         data={"package": package, "edited": edited, "missing": missing},
     )
 
 
+def repair(path: str) -> str:
+    """The command that makes an environment whole again."""
+    prefix, _, name = path.partition("/environments/")
+    return f"sgprov environments repair {name} --prefix {prefix}"
+
+
 def _nothing(path: str) -> Finding:
-    return Finding(
-        check=CHECK, severity=Severity.ERROR, text=f"`{path}` holds no packages", fix=("`sgprov bootstrap`",)
-    )
+    return Finding(check=CHECK, severity=Severity.ERROR, text=f"`{path}` holds no packages", fix=(f"`{repair(path)}`",))
 
 
 def _some(names: list[str]) -> str:

@@ -14,7 +14,7 @@ from provision.containers import engine
 from provision.containers.engine import Seen
 from provision.errors import ServingFailed, StepFailed, UsageError
 from provision.host import Host
-from provision.serving import record, supervisor
+from provision.serving import keys, record, supervisor
 from provision.serving.client import Client, NoAnswer
 from provision.serving.record import Server
 from provision.serving.status import status
@@ -45,7 +45,7 @@ class Healing:
 class _Flight:
     """An answer on its way, in a thread of its own."""
 
-    url: str
+    client: Client
     model: str
     tokens: int = 0
     ended: bool = False
@@ -60,7 +60,7 @@ class _Flight:
             "stream": True,
         }
         try:
-            with Client(self.url).events("/v1/chat/completions", body) as (answer, data):
+            with self.client.events("/v1/chat/completions", body) as (answer, data):
                 for _, text in data:
                     if text == "[DONE]":
                         self.ended = True
@@ -95,7 +95,9 @@ def run(
 
 
 def _one(host: Host, server: Server, *, cold: bool, ready_s: float, tell: Callable[[str], None]) -> Healing:
-    flight = _Flight(url=server.url, model=_model(server))
+    key = keys.of(host, server.directory) if server.key_file else None
+    client = Client(server.url, api_key=key)
+    flight = _Flight(client=client, model=_model(client, server))
     thread = threading.Thread(target=flight.fly, daemon=True)
     thread.start()
     if not flight.started.wait(_FIRST_TOKENS_S):
@@ -121,8 +123,8 @@ def _one(host: Host, server: Server, *, cold: bool, ready_s: float, tell: Callab
     )
 
 
-def _model(server: Server) -> str:
-    listed = Client(server.url).get("/v1/models").body
+def _model(client: Client, server: Server) -> str:
+    listed = client.get("/v1/models").body
     return str(listed["data"][0]["id"]) if isinstance(listed, dict) and listed.get("data") else server.model
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from provision.errors import CommandFailed, StepFailed
+from provision.errors import CommandFailed, ProbeError, StepFailed
 from provision.host.children import child, end_group, interruption_deferred
 from provision.host.view import (
     CHANGE_TIMEOUT_S,
@@ -56,6 +56,10 @@ class LocalHost:
     def with_defaults(self, variables: Mapping[str, str]) -> LocalHost:
         """The same machine, with variables for what it starts where the user has not set them."""
         return LocalHost({**variables, **self._environment}, name=self._name)
+
+    def with_variables(self, variables: Mapping[str, str]) -> LocalHost:
+        """The same machine, with variables for what it starts whatever the user has set."""
+        return LocalHost({**self._environment, **variables}, name=self._name)
 
     # --- looking
 
@@ -142,8 +146,8 @@ class LocalHost:
 
         try:
             connections = psutil.net_connections(kind="tcp")
-        except (psutil.Error, OSError):
-            return ()
+        except (psutil.Error, OSError, RuntimeError) as error:
+            raise ProbeError(f"who listens on this host cannot be told: {error}") from error
         found = {}
         for connection in connections:
             if connection.status != psutil.CONN_LISTEN or not connection.laddr:

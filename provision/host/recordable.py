@@ -11,6 +11,8 @@ from provision.secrets import MASK, mask
 _ENVIRONMENT = re.compile(r"/proc/\d+/environ")
 # What is asked of a process's environment: whose server it is.
 _ASKED_VARIABLES = ("SGPROV_SERVER=",)
+# Files that hold a secret and nothing else.
+_SECRET = ("/api-key", "/token", "/.netrc")
 _SERVER = "/server.json"
 _DOCKER = "/config.json"
 _WHEEL_RECORD = ".dist-info/RECORD"
@@ -20,6 +22,8 @@ _RECORDED = {"SGPROV_RECORDED": "1"}
 
 def recordable(path: str, text: str) -> str:
     """The text of a file as a recording holds it, and as it is read from one."""
+    if path.endswith(_SECRET):
+        return ""
     if _ENVIRONMENT.fullmatch(path):
         kept = [entry for entry in text.split("\0") if entry.startswith(_ASKED_VARIABLES)]
         return "".join(f"{entry}\0" for entry in kept)

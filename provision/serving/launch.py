@@ -13,6 +13,7 @@ from provision.catalog.engines import Engine, Flag
 from provision.catalog.engines import engine as engine_named
 from provision.catalog.rows import Serve
 from provision.errors import UsageError
+from provision.serving.keys import SCRIPT
 from provision.serving.ports import DerivedPort, derive
 
 # Not a setting with a flag of its own: the model is part of the command, `extra` is passed on as it is.
@@ -36,6 +37,7 @@ class Launch:
 
     With `container` the command is that of the container's engine, and what it prints is the container's id.
     `serve`, `python` and `given` are what it was rendered from, None where the command was not made by `render`.
+    `key_file` is where a server with an API key finds it.
     """
 
     engine: str
@@ -49,6 +51,7 @@ class Launch:
     serve: Serve | None = None
     python: str | None = None
     given: dict[str, str] = field(default_factory=dict)
+    key_file: str | None = None
 
 
 def render(
@@ -59,15 +62,16 @@ def render(
     python: str,
     model_path: str,
     given: Mapping[str, str] | None = None,
+    key_file: str | None = None,
 ) -> Launch:
     """The launch of `serve` with that version of an engine, whose environment's interpreter is `python`.
 
-    `given` are variables beside those that the engine's rows set. Raises `UsageError` for a setting that this version
-    does not know.
+    `given` are variables beside those that the engine's rows set, `key_file` holds the key that clients must have.
+    Raises `UsageError` for a setting that this version does not know.
     """
     row = engine_named(engine)
     words = {"python": python, "bin": str(PurePosixPath(python).parent), "model": model_path}
-    argv = [word.format_map(words) for word in row.rows(row.launch, version)[0].argv]
+    argv = [word.format_map(words) for word in _command(row, version, words, key_file)]
     variables = {
         variable.name: variable.value
         for variable in row.rows(row.variables, version)
@@ -87,7 +91,36 @@ def render(
         serve=serve,
         python=python,
         given=dict(given or {}),
+        key_file=key_file,
     )
+
+
+def at(launch: Launch, model_path: str) -> Launch:
+    """The same launch with the model at that place; as it is where it was not made by `render`."""
+    if launch.serve is None or launch.python is None or launch.model == model_path:
+        return launch
+    return render(
+        launch.engine,
+        launch.version,
+        launch.serve,
+        python=launch.python,
+        model_path=model_path,
+        given=launch.given,
+        key_file=launch.key_file,
+    )
+
+
+def _command(row: Engine, version: str, words: dict[str, str], key_file: str | None) -> tuple[str, ...]:
+    launch = row.rows(row.launch, version)[0]
+    if key_file is None:
+        return launch.argv
+    if launch.with_key is None:
+        raise UsageError(
+            f"{row.name} {version} takes a key only where every user of the machine can read it",
+            hint="unset `SGPROV_API_KEY`, and let a proxy in front of the server ask for the key",
+        )
+    words |= {"key": key_file, "script": str(PurePosixPath(key_file).with_name(SCRIPT))}
+    return launch.with_key
 
 
 def url_of(host: str, port: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from provision.catalog.engines import Probe
 from provision.errors import ServingFailed
 from provision.host.view import HostView
-from provision.serving import contained, log, processes
+from provision.serving import contained, keys, log, processes
 from provision.serving.client import Client, NoAnswer
 from provision.serving.listening import check_owner
 from provision.serving.phases import LaunchLog, Phase
@@ -105,11 +105,15 @@ class Wait:
         """Whether the server answers there; None as long as it is busy with the question."""
         # What was asked before the ready line may hang for good; the line is a reason to ask anew.
         if self._question is None or self._question.early != (not self.watch.ready):
-            self._question = _Question(self.server.url, path, early=not self.watch.ready)
+            self._question = _Question(self._client, path, early=not self.watch.ready)
         answer = self._question.answer()
         if answer is not None:
             self._question = None
         return answer
+
+    def _client(self) -> Client:
+        key = keys.of(self.host, self.server.directory) if self.server.key_file else None
+        return Client(self.server.url, api_key=key, timeout_s=_ASK_TIMEOUT_S)
 
     def _hear_out(self, tail: log.Tail) -> None:
         until = self._seconds + _LAST_WORDS_S
@@ -132,9 +136,9 @@ class Wait:
 class _Question:
     """One request, in a thread of its own: a server that takes a connection and is silent must not hold up the wait."""
 
-    def __init__(self, url: str, path: str, *, early: bool) -> None:
+    def __init__(self, client: Callable[[], Client], path: str, *, early: bool) -> None:
         self.early = early
-        self._url, self._path = url, path
+        self._client, self._path = client, path
         self._said: bool | None = None
         self._thread = threading.Thread(target=self._ask, daemon=True)
         self._thread.start()
@@ -146,6 +150,6 @@ class _Question:
 
     def _ask(self) -> None:
         try:
-            self._said = Client(self._url, timeout_s=_ASK_TIMEOUT_S).get(self._path).ok
+            self._said = self._client().get(self._path).ok
         except NoAnswer:
             self._said = False

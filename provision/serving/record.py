@@ -11,7 +11,7 @@ from provision.catalog.rows import Serve
 from provision.errors import UsageError
 from provision.host.view import Host, HostView
 from provision.secrets import mask
-from provision.serving import processes
+from provision.serving import keys, processes
 from provision.serving.launch import Inside, Launch
 from provision.serving.ports import DerivedPort
 from provision.serving.processes import ProcessStat
@@ -46,6 +46,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     serve: Serve | None = None
     python: str | None = None
     given: dict[str, str] = {}
+    key_file: str | None = None
     state: State = "starting"
     pid: int | None = None
     started_ticks: int = 0
@@ -68,6 +69,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             serve=self.serve,
             python=self.python,
             given=self.given,
+            key_file=self.key_file,
             container=self.container,
         )
 
@@ -110,12 +112,14 @@ def replaced(host: HostView, directory: str) -> Server | None:
 def remember_replaced(host: Host, server: Server) -> None:
     """Keep the record of a server that is about to be replaced; one that is kept already served last."""
     if replaced(host, server.directory) is None:
+        keys.remember_replaced(host, server.directory)
         _write(host, f"{server.directory}/{_REPLACED}", server)
 
 
 def forget_replaced(host: Host, directory: str) -> None:
     """The server there is now has proved itself, or none is wanted any more."""
     host.remove(f"{directory}/{_REPLACED}")
+    keys.forget_replaced(host, directory)
 
 
 def _read(host: HostView, path: str) -> Server | None:

@@ -36,6 +36,7 @@ def launch_of(view: HostView, prefix: str, server: Server) -> tuple[Launch, str 
         python=environments.python_of(path),
         model_path=server.model,
         given=server.given,
+        key_file=server.key_file,
     )
     stamp = environments.read_stamp(view, path)
     return launch, stamp.stack if stamp else None

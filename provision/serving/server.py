@@ -16,7 +16,7 @@ import msgspec
 from provision.catalog.engines import engine
 from provision.errors import ServingFailed, UsageError
 from provision.host.view import Host
-from provision.serving import contained, log, processes, record
+from provision.serving import contained, keys, log, processes, record
 from provision.serving.launch import Launch
 from provision.serving.listening import check_free
 from provision.serving.phases import LaunchLog, Phase
@@ -44,23 +44,28 @@ def start(
     name: str = "default",
     stack: str | None = None,
     replacing: bool = False,
+    key: str | None = None,
 ) -> Server:
     """Start a server, detached, and return at once; the one that runs already where it is the same.
 
     `servers` is the directory of all servers. `replacing` ends the one that runs by that name with other settings; if
-    it was ready, `restore` starts it again. Raises `UsageError` where another runs by that name, and `ServingFailed`
+    it was ready, `restore` starts it again. `key` is for a launch with a key file; without one it finds the key that is
+    there. Raises `UsageError` where another runs by that name, and `ServingFailed`
     where a port that it needs is taken.
     """
     directory = record.directory_of(servers, name)
     host.make_directory(directory, mode=0o700)
     with _alone(directory):
         existing = record.load(host, directory)
-        if existing and _running_well(host, existing, launch, replacing=replacing):
+        same_key = key is None or keys.of(host, directory) == key
+        if existing and _running_well(host, existing, launch, replacing=replacing, same_key=same_key):
             return existing
         # Before anything is ended: what serves is not taken down for a launch that cannot be.
         check_free(host, launch, instead_of=existing)
         if existing:
-            _make_room(host, existing, launch)
+            _make_room(host, existing, same=existing.runs(launch) and same_key)
+        if key and launch.key_file:
+            keys.give(host, directory, key)
         return _start(host, directory, launch, name=name, stack=stack)
 
 
@@ -120,6 +125,7 @@ def restore(host: Host, servers: str, *, name: str = "default") -> Server | None
         if existing := record.load(host, directory):
             _end(host, existing, grace_s=_INTERRUPTED_GRACE_S)
         check_free(host, replaced.launch)
+        keys.restore_replaced(host, directory)
         started = _start(host, directory, replaced.launch, name=name, stack=replaced.stack)
         record.forget_replaced(host, directory)
         return started
@@ -196,6 +202,7 @@ def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str 
         serve=launch.serve,
         python=launch.python,
         given=launch.given,
+        key_file=launch.key_file,
         log=path,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         machine=processes.machine_name(host),
@@ -213,7 +220,7 @@ def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str 
     return record.save(host, msgspec.structs.replace(server, pid=pid, started_ticks=process.started if process else 0))
 
 
-def _running_well(host: Host, existing: Server, launch: Launch, *, replacing: bool) -> bool:
+def _running_well(host: Host, existing: Server, launch: Launch, *, replacing: bool, same_key: bool) -> bool:
     """Whether the server runs with this launch, and is well.
 
     Raises `UsageError` where it runs on another machine, or with another launch and is not to be replaced.
@@ -226,7 +233,7 @@ def _running_well(host: Host, existing: Server, launch: Launch, *, replacing: bo
     running = members(host, existing)
     if not running or running[0].pid != existing.pid:
         return False
-    if not existing.runs(launch):
+    if not (existing.runs(launch) and same_key):
         if replacing:
             return False
         raise UsageError(
@@ -237,14 +244,15 @@ def _running_well(host: Host, existing: Server, launch: Launch, *, replacing: bo
     return status(host, existing, timeout_s=_HEALTHY_S).health in {"running", "starting"}
 
 
-def _make_room(host: Host, existing: Server, launch: Launch) -> None:
+def _make_room(host: Host, existing: Server, *, same: bool) -> None:
     """End what is there: one that was ready and is replaced by another is remembered until that one has proved itself.
 
     What is not well, or is dead and left children behind, is not worth going back to.
     """
+    existing = contained.current(host, existing)
     living = members(host, existing)
     serves = existing.state == "ready" and bool(living) and living[0].pid == existing.pid
-    if serves and not existing.runs(launch):
+    if serves and not same:
         record.remember_replaced(host, existing)
     _end(host, existing, grace_s=GRACE_S if serves else _INTERRUPTED_GRACE_S)
 

@@ -17,7 +17,7 @@ TIMEOUT_S = 120.0
 _LOG_BYTES = 4 * 1024 * 1024
 # NIM keeps its health check where KServe's protocol has it.
 _HEALTH = ("/health", "/v1/health/ready")
-_LOGIN = ("give the key with `--api-key` or `SGPROV_API_KEY`",)
+_LOGIN = ("`export SGPROV_API_KEY=…`: the key is taken from there",)
 _WHEN_GONE = ("wait until the server is ready: `sgprov serve status`", "check the address and the port")
 _WHEN_SLOW = ("`sgprov serve logs` shows what it is busy with", "allow more time with `--timeout`")
 _UNAUTHORIZED = (401, 403)

@@ -12,7 +12,7 @@ from provision.serving.smoke_model import WORDS, Model
 
 CHAT = "/v1/chat/completions"
 _TOKENS = 16
-_LOGIN = ("give the key with `--api-key` or `SGPROV_API_KEY`",)
+_LOGIN = ("`export SGPROV_API_KEY=…`: the key is taken from there",)
 
 
 def document(model: Model, prompt: str, *, tokens: int = _TOKENS, **more: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Literal
 from provision.catalog.engines import engine
 from provision.host.view import HostView
 from provision.secrets import mask
-from provision.serving import contained, log, processes, record
+from provision.serving import contained, keys, log, processes, record
 from provision.serving.client import Client, NoAnswer
 from provision.serving.phases import LaunchLog
 from provision.serving.record import Server, members
@@ -44,13 +44,14 @@ def status(host: HostView, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_
         return _without_process(host, server, living)
     if again != server:
         # Started again by its engine: what the log says is of the life before.
-        return _asked(again, living, timeout_s)
+        return _asked(again, living, Client(server.url, timeout_s=timeout_s))
     watch = _watched(server)
     if watch.death:
         return _made(server, "unhealthy", f"is breaking down: {mask(watch.death)}", living)
     if server.state == "starting" and not watch.ready:
         return _made(server, "starting", f"is {watch.phase}", living)
-    return _asked(server, living, timeout_s)
+    key = keys.of(host, server.directory) if server.key_file else None
+    return _asked(server, living, Client(server.url, api_key=key, timeout_s=timeout_s))
 
 
 def all_servers(host: HostView, servers: str) -> tuple[Status, ...]:
@@ -83,11 +84,11 @@ def _given_up(host: HostView, server: Server) -> str | None:
     return f"was given up after {last['failures']} fast failures: {mask(str(last['reason']))}"
 
 
-def _asked(server: Server, living: tuple[int, ...], timeout_s: float) -> Status:
+def _asked(server: Server, living: tuple[int, ...], client: Client) -> Status:
     path = engine(server.engine).probe(server.version).health
     start = time.monotonic()
     try:
-        answer = Client(server.url, timeout_s=timeout_s).get(path)
+        answer = client.get(path)
     except NoAnswer as problem:
         return _made(server, "unhealthy", str(problem), living)
     if not answer.ok:

@@ -27,13 +27,15 @@ class Environment:
     """The environment of `lock` is complete. It is not in use by that: the step `switch` does it.
 
     `interpreter` is the path of a fitting Python, None for the one under the prefix. `reinstall` names packages whose
-    files are not trusted (`environments.verify` says which): they are fetched anew.
+    files are not trusted (`environments.verify` says which): they are fetched anew. `wheels` is where all of
+    them are taken from, if not from the index.
     """
 
     prefix: str
     lock: Lock
     interpreter: str | None = None
     reinstall: tuple[str, ...] = ()
+    wheels: str | None = None
 
     @property
     def id(self) -> str:
@@ -54,6 +56,8 @@ class Environment:
         return not self.reinstall and layout.is_complete(host, self.path, self.lock)
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
+        # Before anything is changed, the prefix included.
+        interpreter = self._interpreter(host)
         with locking.alone(
             host,
             self.prefix,
@@ -61,19 +65,23 @@ class Environment:
             tell=lambda text: tell(Progress(text=text, milestone=True)),
         ):
             # Another run may have made it while this one waited.
-            return self._found(host) if self.satisfied(host) else self._made(host, tell)
+            return self._found(host) if self.satisfied(host) else self._made(host, interpreter, tell)
 
     def _found(self, host: HostView) -> Applied:
         stamp = layout.read_stamp(host, self.path)
         return self._applied(stamp.python if stamp else "")
 
-    def _made(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
+    def _interpreter(self, host: HostView) -> interpreters.Interpreter:
+        """The Python to make it from. Raises where there is none, and `CheckFailed` where the disk is too small."""
         interpreter = interpreters.find(host, prefix=self.prefix, python=self.lock.python, path=self.interpreter)
         if interpreter is None:
             raise StepFailed(f"the Python {self.lock.python} for `{self.lock.name}` is gone: `{self.interpreter}`")
         short = check_disk(host, prefix=self.prefix, lock=self.lock, interpreter=interpreter.path)
         if short is not None:
             raise CheckFailed(short.text, hint=short.fix[0], findings=(short,))
+        return interpreter
+
+    def _made(self, host: Host, interpreter: interpreters.Interpreter, tell: Callable[[Progress], None]) -> Applied:
         self._prepare(host, interpreter.path)
         tell(Progress(text=self.preview(), milestone=True))
         self._sync(host, tell)
@@ -116,6 +124,7 @@ class Environment:
                     self.path,
                     self.lock,
                     reinstall=self.reinstall,
+                    wheels=self.wheels,
                     on_line=lambda line: tell(Progress(text=line.strip())),
                 )
         except StepFailed as error:

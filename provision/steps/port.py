@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from provision.containers import engine
-from provision.errors import StepFailed
+from provision.errors import ProbeError, StepFailed
 from provision.host import Host, HostView, Listener
 from provision.secrets import mask
 from provision.serving import processes, record
@@ -55,7 +55,10 @@ class Port:
         return f"{'free' if self.free else 'see that nobody uses'} port {self.ports[0]}{others}"
 
     def satisfied(self, host: HostView) -> bool:
-        return not self._strangers(host)
+        try:
+            return not self._strangers(host)
+        except StepFailed:
+            return False
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         self.check(host)
@@ -93,7 +96,7 @@ class Port:
 
     def _strangers(self, view: HostView) -> tuple[Listener, ...]:
         """Listeners on our ports that are not our own server, one for each port and process."""
-        taken = [listener for listener in view.listeners() if listener.port in self.ports]
+        taken = [listener for listener in _listeners(view) if listener.port in self.ports]
         if taken and self._is_published(view):
             return ()
         ours = self._ours(view) if taken else frozenset[int]()
@@ -142,14 +145,22 @@ def needed(derived: Iterable[DerivedPort]) -> tuple[int, ...]:
 def next_free(view: HostView, start: int, ports_of: Callable[[int], Iterable[int]]) -> int:
     """The first port from `start` on whose derived ports (`ports_of`) are free as well.
 
-    Raises `StepFailed` where there is none.
+    Raises `StepFailed` where there is none, or where it cannot be told.
     """
-    taken = {listener.port for listener in view.listeners()}
+    taken = {listener.port for listener in _listeners(view)}
     for port in range(start, HIGHEST + 1):
         wanted = set(ports_of(port)) | {port}
         if not wanted & taken and max(wanted) <= HIGHEST:
             return port
     raise StepFailed(f"no port from {start} on is free together with those derived from it")
+
+
+def _listeners(view: HostView) -> tuple[Listener, ...]:
+    try:
+        return view.listeners()
+    except ProbeError as error:
+        hint = "with a port of your own choice, `--skip port` leaves it to the engine to find it taken"
+        raise StepFailed(f"whether a port is free cannot be told: {error}", hint=hint) from error
 
 
 def describe(listener: Listener, base: int) -> str:

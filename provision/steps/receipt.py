@@ -44,7 +44,10 @@ class WriteReceipt:
         latest = environments.read_receipt(host, self.server or self.prefix)
         # What was installed without a test and has passed one now is to say so.
         untold = self.smoke is not None and latest is not None and not latest.smoke
-        return self._whole(host).same_as(latest) and not untold
+        # What a rollback or another server wrote last may name another environment than the one in use from now on.
+        last = environments.read_receipt(host, self.prefix) if self.receipt.environment else None
+        named = self.receipt.environment is None or (last is not None and last.environment == self.receipt.environment)
+        return self._whole(host).same_as(latest) and named and not untold
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         tell(Progress(text=self.preview()))

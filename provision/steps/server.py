@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from provision.errors import ProvisionError, ServingFailed
 from provision.host import Host, HostView
 from provision.report import Finding, Severity
-from provision.serving import record, server
-from provision.serving.launch import Launch
+from provision.serving import keys, record, server
+from provision.serving.launch import Launch, at
 from provision.serving.phases import Phase
 from provision.serving.record import members
 from provision.serving.status import status
 from provision.steps.base import Applied, Progress
+from provision.steps.model import HubModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class StartServer:
 
     Two may not fit on the GPUs, so the old one is ended first, and started again where the new one fails: here, or in
     the smoke test (`tested`; without one after it, being ready is all the proof). `servers` is the directory of all.
+
+    A model of `hub` is served from where it was fetched to: the server then asks nobody for it, and needs no token.
     """
 
     servers: str
@@ -30,6 +33,8 @@ class StartServer:
     stack: str | None = None
     timeout_s: float = server.READY_TIMEOUT_S
     tested: bool = True
+    hub: HubModel | None = None
+    key: str | None = field(default=None, repr=False)
 
     looks_only = False
 
@@ -42,13 +47,15 @@ class StartServer:
 
     def satisfied(self, host: HostView) -> bool:
         known = record.load(host, record.directory_of(self.servers, self.name))
-        if known is None or not known.runs(self.launch):
+        if known is None or not known.runs(self._found(host)):
+            return False
+        if self.key is not None and keys.of(host, known.directory) != self.key:
             return False
         return status(host, known).health == "running"
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         known = record.load(host, record.directory_of(self.servers, self.name))
-        if known and not known.runs(self.launch) and members(host, known):
+        if known and not known.runs(self._found(host)) and members(host, known):
             tell(Progress(text=f"replacing the `{self.name}` that runs with other settings", milestone=True))
         try:
             with server.undone_if_interrupted(host, self.servers, name=self.name):
@@ -64,8 +71,16 @@ class StartServer:
         took = f", ready after {ready.ready_after_s:.0f} s" if ready.ready_after_s is not None else ""
         return Applied(note=f"pid {ready.pid} at {ready.url}{took}")
 
+    def _found(self, view: HostView) -> Launch:
+        """The launch with the place of the model, as soon as it has one."""
+        path = self.hub.path(view) if self.hub else None
+        return at(self.launch, path) if path else self.launch
+
     def _start(self, host: Host, tell: Callable[[Progress], None]) -> record.Server:
-        started = server.start(host, self.servers, self.launch, name=self.name, stack=self.stack, replacing=True)
+        launch = self._found(host)
+        started = server.start(
+            host, self.servers, launch, name=self.name, stack=self.stack, replacing=True, key=self.key
+        )
         try:
             return server.wait_until_ready(host, started, timeout_s=self.timeout_s, tell=_phases(tell))
         except ServingFailed as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from provision.errors import ServingFailed
 from provision.host import Host, HostView
@@ -25,7 +25,7 @@ class Smoke:
     servers: str
     name: str
     launch: Launch
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
 
     looks_only = True
 

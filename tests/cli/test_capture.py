@@ -172,6 +172,15 @@ def test_a_capture_of_everything_holds_no_secret(made: Made, tmp_path: Path) -> 
     assert not any("nothing.py" in text for text in texts.values())
 
 
+@pytest.mark.parametrize("path", ["/p/servers/cpu/api-key", "/root/.cache/huggingface/token", "/root/.netrc"])
+def test_a_file_that_is_a_secret_is_not_kept(made: Made, tmp_path: Path, path: str) -> None:
+    made.write(path, SECRET)
+    recording = RecordingHost(Machine(made.folder))
+    assert recording.read(path) == SECRET
+    recording.save(tmp_path / "captured")
+    assert not (tmp_path / "captured/root" / path.lstrip("/")).exists()
+
+
 def test_a_recorded_server_is_never_taken_for_one_that_runs_here(made: Made) -> None:
     step = StartServer(
         servers=f"{made.prefix}/servers",

@@ -13,6 +13,10 @@ import pytest
 from provision.cli import main
 from provision.cli.app import COMMANDS, sgprov
 
+BATCH = (
+    "[2026-01-31 10:20:30] Decode batch, #running-req: 1, #token: 33, token usage: 0.01, "
+    "gen throughput (token/s): 12.3, #queue-req: 0\n"
+)
 HOSTS = Path(__file__).parents[1] / "hosts"
 
 
@@ -253,6 +257,60 @@ def test_a_key_for_the_engine_is_printed_nowhere(capsys: pytest.CaptureFixture[s
     for form in ((), ("--json",)):
         _, out, err = run(capsys, "plan", "--target", "a100", "--assume", *form, "--", "--api-key", "planted-key")
         assert "planted-key" not in out + err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("environments", "clear", "--keep", value) for value in ("-3", "two")),
+        *(("serve", "logs", "-n", value) for value in ("-3", "1.5")),
+        *(("smoke", "--timeout", value) for value in ("nan", "-1", "0", "inf")),
+        *(("doctor", "--wait", value) for value in ("-1", "nan", "601.0")),
+        ("serve", "logs", "--follow"),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_makes_no_sense_is_refused(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = run_json(capsys, *arguments)
+    assert (status, found["error"]["code"]) == (2, "usage")
+    assert arguments[2] in found["error"]["text"] or arguments[2] == "-n"
+
+
+@pytest.mark.usefixtures("real_machine")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://ada:hunter2hunter@127.0.0.1:9",
+        "http://ada:hun@ter2hunter@127.0.0.1:9/v1",
+        "ada:hunter2hunter@127.0.0.1:9",
+        "ada:hunter2hunter@127.0.0.1:99999",
+        "ftp://ada:hunter2hunter@127.0.0.1:9",
+    ],
+)
+def test_a_login_in_an_address_is_printed_nowhere(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ((), ("--json",)):
+        status, out, err = run(capsys, "smoke", "--url", url, *more)
+        assert status in {2, 6}
+        assert "ter2hunter" not in out + err
+
+
+def test_a_log_as_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    directory = tmp_path / "servers/cpu"
+    directory.mkdir(parents=True)
+    log = directory / "server.log"
+    log.write_text("one\ntwo HF_TOKEN=hunter2hunter2\n" + BATCH)
+    fields = dict.fromkeys(("id", "engine", "version", "stack", "model", "url", "started", "machine", "boot"), "x")
+    known = {**fields, "name": "cpu", "directory": str(directory), "argv": [], "variables": {}, "log": str(log)}
+    (directory / "server.json").write_text(json.dumps(known))
+    asked = ("serve", "logs", "--prefix", str(tmp_path))
+    status, found = run_json(capsys, *asked, "-n", "2")
+    assert (status, found["name"], found["log"]) == (0, "cpu", str(log))
+    assert found["lines"] == ["two HF_TOKEN=***", BATCH.strip()]
+    assert run_json(capsys, *asked, "-n", "0")[1]["lines"] == []
+    assert run(capsys, *asked, "-n", "0")[1] == ""
+    assert run_json(capsys, *asked, "--explain")[1]["telemetry"]["batches"] == 1
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from provision.checks.registry import CHECKS
 from provision.cli import main
+from provision.host.folder import FolderHost
 
 HOSTS = Path(__file__).parents[1] / "hosts"
 # machine -> (exit status, verdict, the checks that have something against it, the command to go on with)
@@ -20,9 +22,14 @@ MACHINES: dict[str, tuple[int, str, set[str], str]] = {
         4,
         "blocked",
         {"model-there", "port-free"},
-        "sgprov bootstrap --target runpod-a40 --model Qwen/Qwen3-0.6B",
+        "sgprov bootstrap --target runpod-a40 --model Qwen/Qwen3-0.6B --port auto",
     ),
-    "gb10": (4, "blocked", {"model-there"}, "sgprov bootstrap --target gb10 --model Qwen/Qwen3-0.6B"),
+    "gb10": (
+        4,
+        "blocked",
+        {"model-there"},
+        "sgprov bootstrap --target gb10 --model Qwen/Qwen3-0.6B --stack sglang-0.5.15.post1",
+    ),
     "a100x7-pairs": (0, "degraded", {"topology-nvlink"}, "sgprov bootstrap --target a100"),
     "a100x8-nvlink-mesh": (0, "ready", set(), "sgprov bootstrap --target a100"),
     "b200-cuinit": (4, "blocked", {"driver-cuda-starts"}, "sudo systemctl restart nvidia-fabricmanager"),
@@ -203,3 +210,22 @@ def _a40() -> Any:
     from provision.host.folder import FolderHost  # noqa: PLC0415
 
     return FolderHost(HOSTS / "a40x2")
+
+
+@pytest.mark.parametrize("machine", sorted(path.name for path in HOSTS.iterdir() if path.is_dir()))
+def test_the_next_command_is_one_that_works(machine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(HOSTS / machine)
+    main(["doctor", "--host", folder, "--json"])
+    command = json.loads(capsys.readouterr().out)["next"]
+    assert command
+    if not command.startswith("sgprov bootstrap"):
+        assert not command.startswith("--")
+        return
+    arguments = shlex.split(command)[2:]
+    status = main(["plan", *arguments, "--host", folder, "--json"])
+    planned = json.loads(capsys.readouterr().out)
+    assert status == 0, planned["error"]
+    # Containers are planned and not run.
+    assert planned["lock"], planned
+    taken = {one.port for one in FolderHost(folder).listeners()}
+    assert planned["serve"]["port"] not in taken

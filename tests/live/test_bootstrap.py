@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -138,3 +139,34 @@ def test_a_server_that_cannot_start_says_why_at_once(bootstrapped: Ran, cpu_pref
     assert categories[0] == "server-config"
     current = Path(cpu_prefix, "current").resolve()
     assert current.is_dir()
+
+
+def test_a_key_is_asked_for_and_found_nowhere(bootstrapped: Ran, cpu_prefix: str) -> None:
+    assert bootstrapped.rc == 0
+    key = secrets.token_hex(16)
+    command = ("bootstrap", "--target", "cpu", "--prefix", cpu_prefix, "--name", "keyed", "--port", "auto", "--json")
+    ran = sgprov(*command, SGPROV_API_KEY=key)
+    assert ran.rc == 0, ran.out + ran.err
+    models = f"{ran.json['endpoint']}/models"
+    assert requests.get(models, timeout=10).status_code == 401
+    assert requests.get(models, timeout=10, headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    # Neither needs the variable, and a run without it does not open the server to everyone.
+    status = sgprov("serve", "status", "keyed", "--prefix", cpu_prefix, "--json")
+    smoke = sgprov("smoke", "keyed", "--prefix", cpu_prefix, "--json")
+    again = sgprov(*command)
+    assert (status.json["servers"][0]["health"], smoke.rc, again.rc) == ("running", 0, 0)
+    assert {step["step"]: step["status"] for step in again.json["steps"]}["server"] == "already"
+    assert not [line for line in everyones_command_lines() if key in line]
+    told = "".join(one.out + one.err for one in (ran, status, smoke, again))
+    assert key not in told
+    holding = [path for path in Path(cpu_prefix).rglob("*") if "environments" not in path.parts and holds(path, key)]
+    assert [(path.name, path.stat().st_mode & 0o777) for path in holding] == [("api-key", 0o600)]
+    assert sgprov("serve", "stop", "keyed", "--prefix", cpu_prefix).rc == 0
+
+
+def holds(path: Path, text: str) -> bool:
+    return path.is_file() and text.encode() in path.read_bytes()
+
+
+def everyones_command_lines() -> list[str]:
+    return [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]

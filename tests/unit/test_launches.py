@@ -9,12 +9,16 @@ from fakes import FakeHost
 
 from provision import bootstrap
 from provision.config import Options
-from provision.errors import UnsupportedHost
+from provision.errors import ServingFailed, UnsupportedHost, UsageError
+from provision.host import Listener
 from provision.host.folder import FolderHost
 from provision.plan import Plan
-from provision.serving import record
+from provision.serving import keys, record
+from provision.serving.launch import Launch
+from provision.serving.listening import check_free
 from provision.serving.record import Server
 from provision.steps.image import PullImage
+from provision.steps.server import StartServer
 
 HOSTS = Path(__file__).parents[1] / "hosts"
 
@@ -24,6 +28,9 @@ def planned(target: str, **wishes: str) -> Plan:
     host.variables["HOME"] = "/home/ada"
     assumed = wishes.pop("assumed", "target")
     return bootstrap.make_plan(host, Options(target=target, **wishes), assumed=assumed)  # type: ignore[arg-type]
+
+
+DOCKER = "arch=x86_64,glibc=2.36,python=3.12,docker=yes"
 
 
 def words(plan: Plan) -> str:
@@ -100,30 +107,68 @@ def test_the_two_builds_of_one_tag_hold_different_kernels() -> None:
         planned("sglang-image", assumed="gpu=A100 80GB PCIe,driver=580.95.05,arch=aarch64,docker=yes")
 
 
+@pytest.mark.parametrize(
+    ("wishes", "assumed"), [(Options(target="gb10"), "target"), (Options(target="cpu", image="debian:12"), DOCKER)]
+)
+def test_a_server_in_a_container_is_not_opened_to_everyone_where_a_key_is_wanted(wishes: Options, assumed: str) -> None:
+    host = FakeHost()
+    host.variables["HOME"] = "/home/ada"
+    key = "k3y-0123456789abcdef"
+    with pytest.raises(UsageError, match="in a container gets no API key") as caught:
+        bootstrap.make_plan(host, wishes, bootstrap.Manner(api_key=key), assumed=assumed)
+    assert key not in str(caught.value) and "SGPROV_API_KEY" in (caught.value.hint or "")
+    prefix = bootstrap.make_plan(host, wishes, assumed=assumed).decision.places.prefix
+    keys.give(host, f"{prefix}/servers/{wishes.target}", key)
+    with pytest.raises(UsageError) as caught:
+        bootstrap.make_plan(host, wishes, assumed=assumed)
+    assert "--name" in (caught.value.hint or "")
+
+
+def test_a_model_of_the_hub_is_called_the_same_by_a_process_and_in_a_container() -> None:
+    made = [planned("cpu", model="Qwen/Qwen3-0.6B", **more) for more in ({}, {"image": "debian:12", "assumed": DOCKER})]
+    for plan in made:
+        assert "--served-model-name Qwen/Qwen3-0.6B" in words(plan)
+    steps = [next(step for step in plan.steps if isinstance(step, StartServer)) for plan in made]
+    assert all(step.hub and step.hub.model == "Qwen/Qwen3-0.6B" for step in steps)
+
+
+def test_the_port_of_a_container_that_is_replaced_is_not_a_strangers() -> None:
+    host = FakeHost()
+    host.ears = [Listener(address="127.0.0.1", port=30000, pid=7, process="docker-proxy")]
+    process, container = planned("cpu").launch, planned("gb10").launch
+    with pytest.raises(ServingFailed, match="docker-proxy"):
+        check_free(host, process)
+    check_free(host, process, instead_of=_record(container))
+    check_free(host, container)
+
+
 def test_running_bootstrap_again_leaves_the_restart_policy() -> None:
     host = FakeHost()
     host.variables["HOME"] = "/home/ada"
     first = bootstrap.make_plan(host, Options(target="gb10"), bootstrap.Manner(restarts=5), assumed="target")
     assert "--restart on-failure:5" in words(first)
     prefix = first.decision.places.prefix
-    known = Server(
+    record.save(host, _record(first.launch, directory=f"{prefix}/servers/gb10"))
+    again = bootstrap.make_plan(host, Options(target="gb10"), assumed="target")
+    assert again.launch == first.launch
+
+
+def _record(launch: Launch, *, directory: str = "/p/servers/gb10") -> Server:
+    return Server(
         id="1",
         name="gb10",
-        directory=f"{prefix}/servers/gb10",
+        directory=directory,
         engine="sglang",
         version="0.5.14",
         stack=None,
         model="m",
-        url=first.launch.url,
-        argv=first.launch.argv,
+        url=launch.url,
+        argv=launch.argv,
         variables={},
         log="l",
         started="",
         machine="",
         boot="",
         state="ready",
-        container=first.launch.container,
+        container=launch.container,
     )
-    record.save(host, known)
-    again = bootstrap.make_plan(host, Options(target="gb10"), assumed="target")
-    assert again.launch == first.launch

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -19,8 +20,8 @@ from provision.errors import CommandFailed, ProvisionError, ServingFailed, StepF
 from provision.host import Host, HostView, Listener
 from provision.plan import Plan
 from provision.report import Finding, Severity, Status
-from provision.serving import record
-from provision.serving.launch import Launch
+from provision.serving import record, server
+from provision.serving.launch import Launch, at
 from provision.serving.record import Server
 from provision.steps import Applied, Progress, Step
 from provision.steps.port import Port
@@ -179,3 +180,38 @@ def test_a_port_is_kept_only_by_a_server_that_lives_not_by_whoever_has_its_pid_n
 
     assert port_with_a_process_started_at(50) == 31234
     assert port_with_a_process_started_at(51) != 31234
+
+
+class Starting(FakeHost):
+    """A machine that only notes what is started."""
+
+    def __init__(self, files: Mapping[str, str]) -> None:
+        super().__init__(files)
+        self.started: list[tuple[tuple[str, ...], Mapping[str, str | None]]] = []
+
+    def start(self, argv: Sequence[str], *, log: str, variables: Mapping[str, str | None] | None = None) -> int:
+        assert log
+        self.started.append((tuple(argv), variables or {}))
+        raise StepFailed("enough")
+
+
+def test_a_model_of_the_hub_is_served_from_where_it_was_fetched_to() -> None:
+    host = FakeHost({"/proc/sys/kernel/random/boot_id": "b", "/proc/sys/kernel/hostname": "m"})
+    wishes = Options(target="cpu", prefix="/p", model="org/gated", cache_directory="/hf")
+    step = step_of(make_plan(host, wishes, assumed="target"), StartServer)
+    folder = f"{step.hub.huggingface if step.hub else ''}/hub/models--org--gated"
+    snapshot = f"{folder}/snapshots/abc"
+    host.files |= {f"{folder}/refs/main": "abc\n", f"{snapshot}/config.json": "{}"}
+    host = Starting(host.files)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "_alone", lambda _: nullcontext())
+        with pytest.raises(StepFailed, match="enough"):
+            step.apply(host, lambda _: None)
+    argv, variables = host.started[0]
+    assert argv[argv.index("--model-path") + 1] == snapshot
+    assert argv[argv.index("--served-model-name") + 1] == "org/gated"
+    assert variables["HF_HUB_OFFLINE"] == "1" and "HF_TOKEN" not in variables
+    # The second run finds the very same server.
+    known = record.load(host, "/p/servers/cpu")
+    again = step_of(make_plan(host, wishes, assumed="target"), StartServer)
+    assert known and again.hub and known.runs(at(again.launch, again.hub.path(host) or ""))

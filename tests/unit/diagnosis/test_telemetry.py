@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,8 +134,12 @@ def test_before_any_line() -> None:
 
 @given(st.text(max_size=400))
 def test_any_text(text: str) -> None:
-    parse_batch(text)
+    begun = time.monotonic()
+    found = parse_batch(text)
+    assert found is None or isinstance(found, Batch)
     for start in ("Prefill batch. #new-seq: ", "[2026-10-30 10:00:00 DP1] Decode batch, #running-req: "):
         batch = parse_batch(start + text)
+        assert batch is None or isinstance(batch, Batch)
         if batch:
-            Telemetry().seen(batch).to_builtins()
+            json.dumps(Telemetry().seen(batch).to_builtins())
+    assert time.monotonic() - begun < 1

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.diagnosis.matcher import diagnose_text
+from provision.diagnosis.signatures import Signature
 from provision.diagnosis.versions import parse_versions
 
 
@@ -58,4 +61,9 @@ def test_a_mismatch_is_no_cause_where_there_is_one() -> None:
 
 @given(st.text(max_size=300), st.dictionaries(st.text(max_size=10), st.text(max_size=10), max_size=3))
 def test_any_text(text: str, pins: dict[str, str]) -> None:
-    diagnose_text(f"torch=={text}\n{text}", pins={**pins, "torch": "2.9.1"})
+    diagnose_text("", pins={})  # the patterns are compiled once
+    start = time.monotonic()
+    found = diagnose_text(f"torch=={text}\n{text}", pins={**pins, "torch": "2.9.1"})
+    assert all(isinstance(one.signature, Signature) and one.lines for one in found.findings)
+    assert all(names and all(isinstance(name, str) for name in names) for names in found.versions.values())
+    assert time.monotonic() - start < 1

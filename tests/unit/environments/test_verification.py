@@ -45,7 +45,7 @@ def test_edited_and_missing(environment: Path) -> None:
     alpha, beta = verify(HOST, str(environment)).findings
     assert alpha.text == "`alpha` is not what was installed: 1 edited (`alpha/data.bin`)"
     assert beta.text == "`beta-x` is not what was installed: 1 missing (`beta_x/__init__.py`)"
-    assert "uv cache clean beta-x" in beta.fix[0]
+    assert beta.fix[0].startswith("`sgprov environments repair ")
 
 
 def test_a_package_without_its_record(environment: Path) -> None:

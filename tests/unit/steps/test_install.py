@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ import pytest
 from fakes import make_wheel
 
 from provision import environments
+from provision.cli import common, main
 from provision.environments import is_complete, locking, path_for, read_stamp, rollback, verify
 from provision.environments.layout import STAMP
 from provision.errors import StepFailed
@@ -184,6 +186,32 @@ def test_an_edited_file_is_edited_in_the_cache_too_until_it_is_fetched_anew(box:
     assert not verify(box.host, second.path).ok, "uv links the edited file again"
     box.step(lock, reinstall=("alpha",)).apply(box.host, lambda _: None)
     assert verify(box.host, path).ok
+
+
+def test_repair_is_one_command(box: Box, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(common, "local_host", lambda: box.host)
+    lock = box.lock(names=("alpha", "beta_x", "gamma"))
+    path = box.install(lock)
+    # The lock that it was made from is remembered by the environment alone.
+    lock.path.unlink()
+    site = next(Path(path).glob("lib/python*/site-packages"))
+    with (site / "alpha/data.bin").open("r+b") as stream:
+        stream.write(b"!")
+    shutil.rmtree(site / "beta_x")
+    shutil.rmtree(site / "gamma-1.0.dist-info")
+    (fix,) = {finding.fix[0] for finding in verify(box.host, path).findings}
+    command = fix.split("`")[1].split()
+    assert command[:3] == ["sgprov", "environments", "repair"]
+    assert main([*command[1:], "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], found["changed"], found["repaired"]) == (True, True, ["alpha", "beta-x", "gamma"])
+    assert verify(box.host, path).ok and read_stamp(box.host, path)
+    assert main([*command[1:], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["changed"] is False
+    (Path(path) / STAMP).unlink()
+    (site / "alpha/data.bin").unlink()
+    assert main(command[1:]) == 5
+    assert "`sgprov bootstrap` makes it anew" in capsys.readouterr().err
 
 
 INSTALL = """

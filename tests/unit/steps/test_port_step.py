@@ -12,7 +12,8 @@ import time
 import pytest
 from fakes import FakeHost
 
-from provision.errors import StepFailed
+from provision.errors import ProbeError, StepFailed
+from provision.facts import gather
 from provision.host import Listener, Process
 from provision.host.local import LocalHost
 from provision.serving.ports import DerivedPort
@@ -42,6 +43,31 @@ def failure(host: FakeHost, step: Port) -> StepFailed:
 
 def test_free() -> None:
     assert Port(ports=(30000, 30001)).satisfied(machine(ear(29999), ear(30002)))
+
+
+class Blind(FakeHost):
+    """A machine that does not show its sockets."""
+
+    def listeners(self) -> tuple[Listener, ...]:
+        raise ProbeError("who listens on this host cannot be told: no /proc/net")
+
+
+def test_what_cannot_be_seen_is_not_taken_for_free() -> None:
+    error = failure(Blind(), Port(ports=(30000,)))
+    assert "whether a port is free cannot be told" in str(error) and "--skip port" in (error.hint or "")
+    with pytest.raises(StepFailed, match="cannot be told"):
+        next_free(Blind(), 30000, lambda port: (port,))
+    assert [one.check for one in gather(Blind()).problems if one.check == "facts.listeners"] == ["facts.listeners"]
+
+
+@pytest.mark.usefixtures("real_machine")
+def test_sockets_that_psutil_cannot_read_are_no_free_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr("psutil.net_connections", fail)
+    with pytest.raises(ProbeError, match="cannot be told"):
+        LocalHost({}).listeners()
 
 
 def test_taken_names_who_and_what_helps() -> None:

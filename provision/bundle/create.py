@@ -1,0 +1,216 @@
+"""Making a bundle: fetch by hash what the lock pins and sgprov needs, write the manifest, seal it."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import tarfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from provision import __version__
+from provision.bundle import archive, model, own, sources, use
+from provision.bundle.fetch import Fetched, fetch, sha256_of
+from provision.bundle.model import Archive, Entry, Manifest
+from provision.bundle.sources import Machine
+from provision.catalog.load import Catalog
+from provision.environments import installer
+from provision.errors import CheckFailed, ProvisionError, StepFailed, UsageError
+from provision.host import Host
+from provision.locks import sizes
+from provision.locks.lockfile import Lock, available
+
+_GB = 1e9
+_STAGING = ".staging"
+Tell = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the bundle is to hold. `target` and `lock` are None for sgprov alone."""
+
+    arch: str
+    target: str | None = None
+    lock: Lock | None = None
+    glibc: str = sources.TOOL_GLIBC
+    pythons: tuple[str, ...] = own.PYTHONS
+    interpreter: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """The bundle's files, and what was fetched for it."""
+
+    manifest: Manifest
+    paths: tuple[Path, ...]
+    fetched: Fetched
+
+
+def choose(
+    catalog: Catalog, locks: Path, *, target: str, stack: str | None, python: str | None, arch: str, here: str
+) -> Wanted:
+    """The lock for a machine that is not here: the target's preferred stack that has one for this Python and arch.
+
+    Without `python`: the target's, else that of the machine that makes the bundle (`here`), else the newest.
+    Raises `UsageError` naming what there is.
+    """
+    row = catalog.target(target)
+    names = [name for name in row.stacks if stack in {None, name}]
+    if not names:
+        offered = ", ".join(row.stacks) or "containers only, which no bundle holds"
+        raise UsageError(
+            f"target `{target}` has no stack {f'`{stack}`' if stack else 'of wheels'}", hint=f"it has {offered}"
+        )
+    if row.python and python and python != row.python:
+        raise UsageError(f"target `{target}` needs Python {row.python}", hint="leave `--python` out")
+    wished = python or row.python
+    for name in names:
+        fitting = [lock for lock in available(locks, name) if lock.arch == arch and wished in {None, lock.python}]
+        if fitting:
+            lock = next((lock for lock in fitting if lock.python == here), fitting[-1])
+            return Wanted(arch=arch, target=target, lock=lock, glibc=catalog.stack(name).minimum_glibc)
+    there = [lock.name for name in names for lock in available(locks, name)]
+    raise UsageError(
+        f"target `{target}` has no lock for Python {wished or 'of any version'} on {arch}",
+        hint=f"there are {', '.join(there) or 'none'}",
+    )
+
+
+def tool(host: Host, arch: str, path: Path) -> bool:
+    """Have the bundle of sgprov alone at `path`; whether it had to be made, because the code or nothing was there."""
+    if path.is_file():
+        with suppress(ProvisionError):
+            manifest = use.verify(path, arch=arch).manifest
+            entry = next(entry for entry in manifest.files if entry.path == f"{model.TOOL}/{own.NAME}")
+            if manifest.target is None and entry.sha256 == own.wheel_digest():
+                return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    create(host, Wanted(arch=arch), path)
+    return True
+
+
+def with_interpreter(wanted: Wanted) -> Wanted:
+    """The same, with the Python itself."""
+    return replace(wanted, interpreter=True)
+
+
+def create(
+    host: Host, wanted: Wanted, path: Path, *, part_bytes: int | None = None, tell: Tell = lambda *_: None
+) -> Created:
+    """Make the bundle at `path`. What was fetched waits in a folder beside it until the bundle is whole."""
+    staging = path.with_name(f"{path.name}{_STAGING}")
+    _check_space(host, wanted, staging)
+    scratch = staging / "scratch"
+    host.make_directory(str(scratch))
+    certificates = host.variable("SSL_CERT_FILE")
+    total = _weight(wanted)
+    tell("asking the index where the wheels are", 0, None)
+    tools = own.needed(host, wanted.pythons, wanted.arch, scratch)
+    wheels: tuple[sources.Source, ...] = ()
+    if wanted.lock:
+        machine = Machine(python=wanted.lock.python, arch=wanted.arch, glibc=wanted.glibc)
+        wheels = sources.of_pins(host, wanted.lock.requirements, machine, scratch)
+    once = {source.name: source for found in tools.values() for source in found}
+    fetched = fetch(tuple(once.values()), staging / model.TOOL, certificates=certificates)
+    more = fetch(
+        wheels,
+        staging / model.WHEELS,
+        certificates=certificates,
+        tell=lambda done: tell("fetching wheels", done, total),
+    )
+    _write_tool(staging, tools)
+    interpreter = _interpreter(host, wanted, staging) if wanted.interpreter else None
+    shutil.rmtree(scratch)
+    keep = {model.WHEELS: {source.name for source in wheels}, model.TOOL: {*once, own.NAME, *_pin_files(wanted)}}
+    manifest = Manifest(
+        schema=model.SCHEMA,
+        sgprov=__version__,
+        arch=wanted.arch,
+        pythons=wanted.pythons,
+        files=_entries(staging, keep),
+        target=wanted.target,
+        stack=wanted.lock.stack if wanted.lock else None,
+        lock=wanted.lock.name if wanted.lock else None,
+        lock_digest=wanted.lock.digest if wanted.lock else None,
+        python=wanted.lock.python if wanted.lock else None,
+        interpreter=interpreter,
+    )
+    paths = archive.write(
+        path, manifest, staging, part_bytes=part_bytes, tell=lambda done, all_: tell("writing the bundle", done, all_)
+    )
+    host.remove(str(staging))
+    both = Fetched(files=fetched.files + more.files, bytes=fetched.bytes + more.bytes, kept=fetched.kept + more.kept)
+    return Created(manifest=manifest, paths=paths, fetched=both)
+
+
+def _pin_files(wanted: Wanted) -> tuple[str, ...]:
+    return tuple(f"requirements-{python}.txt" for python in wanted.pythons)
+
+
+def _write_tool(staging: Path, tools: dict[str, tuple[sources.Source, ...]]) -> None:
+    wheel = own.write_wheel(staging / model.TOOL)
+    for python, found in tools.items():
+        (staging / model.TOOL / f"requirements-{python}.txt").write_text(own.pins(found, wheel))
+    shutil.copyfile(Path(__file__).with_name(model.SCRIPT), staging / model.SCRIPT)
+
+
+def _entries(staging: Path, keep: dict[str, set[str]]) -> tuple[Entry, ...]:
+    """What goes in: the script first, and nothing that an earlier call for another stack left in the staging folder."""
+    found = [staging / model.SCRIPT]
+    for path in sorted(staging.rglob("*")):
+        inside = path.relative_to(staging).parts
+        if path.is_file() and len(inside) > 1 and (inside[0] not in keep or path.name in keep[inside[0]]):
+            found.append(path)
+    return tuple(
+        Entry(path=path.relative_to(staging).as_posix(), sha256=sha256_of(path), size=path.stat().st_size)
+        for path in found
+    )
+
+
+def _interpreter(host: Host, wanted: Wanted, staging: Path) -> Archive:
+    """A CPython of the stack's version for the bundle's architecture, fetched and checked by uv, packed again."""
+    python = wanted.lock.python if wanted.lock else wanted.pythons[-1]
+    folder = staging / "scratch" / "interpreter"
+    command = [installer.program(), "python", "install", "--no-bin", f"cpython-{python}-linux-{wanted.arch}-gnu"]
+    variables = {"UV_PYTHON_INSTALL_DIR": str(folder), "NO_COLOR": "1", "UV_PYTHON_DOWNLOADS": None}
+    host.run(command, variables=variables, directory=str(staging), timeout_s=1800)
+    found = [path for path in sorted(folder.glob(f"cpython-{python}.*")) if not path.is_symlink()]
+    if not found:
+        raise StepFailed(f"uv put no Python {python} for {wanted.arch} where it was told to")
+    version = found[-1].name.split("-")[1]
+    place = staging / model.PYTHON / f"cpython-{version}-{wanted.arch}.tar.gz"
+    place.parent.mkdir(exist_ok=True)
+    for old in place.parent.iterdir():
+        old.unlink()
+    with (
+        place.open("wb") as raw,
+        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        tar.add(found[-1], "python", filter=_anonymous)
+    return Archive(path=f"{model.PYTHON}/{place.name}", version=version)
+
+
+def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = entry.mtime = 0
+    entry.uname = entry.gname = ""
+    return entry
+
+
+def _weight(wanted: Wanted) -> int | None:
+    known = sizes.of(wanted.lock) if wanted.lock else None
+    return known.download_bytes if known else None
+
+
+def _check_space(host: Host, wanted: Wanted, staging: Path) -> None:
+    """The wheels lie beside the bundle until it is written: twice their weight."""
+    weight, disk = _weight(wanted), host.disk(str(staging))
+    there = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file()) if staging.exists() else 0
+    if weight and disk and disk.free < (needed := 2 * weight - there):
+        raise CheckFailed(
+            f"a bundle of `{wanted.lock.name if wanted.lock else ''}` needs {needed / _GB:.1f} GB at "
+            f"`{staging.parent}`, {disk.free / _GB:.1f} GB are free",
+            hint="name a file on another disk with `-o`",
+        )

@@ -1,0 +1,157 @@
+"""Files fetched by hash: several at a time, taken up where they broke off, kept only if they are what was locked."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from provision.bundle.sources import Source
+from provision.errors import StepFailed
+
+if TYPE_CHECKING:
+    import requests
+
+_AT_ONCE = 8
+_BLOCK_BYTES = 1 << 20
+# What is lost of a download that breaks off.
+_PIECE_BYTES = 1 << 16
+_ATTEMPTS = 4
+_TIMEOUT_S = 60
+_PARTIAL = ".part"
+_NOT_FOUND = 404
+_PARTIAL_CONTENT = 206
+_NO_SUCH_RANGE = 416
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """What crossed the line, and what was there already."""
+
+    files: int = 0
+    bytes: int = 0
+    kept: int = 0
+
+
+def fetch(
+    sources: Sequence[Source],
+    folder: Path,
+    *,
+    certificates: str | None = None,
+    tell: Callable[[int], None] = lambda _: None,
+) -> Fetched:
+    """Have every source in `folder`; `tell` hears how many bytes have arrived in all.
+
+    A file that is there is believed only after it was hashed. Raises `StepFailed` naming the first that could not be
+    had; what is complete stays, and the next call goes on from there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    counter = _Counter(tell)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        work = [pool.submit(_one, source, folder, certificates, counter) for source in sources]
+        try:
+            fresh = [each.result() for each in work]
+        except BaseException:
+            counter.over.set()
+            for each in work:
+                each.cancel()
+            raise
+    return Fetched(files=sum(fresh), bytes=counter.bytes, kept=len(fresh) - sum(fresh))
+
+
+class _Counter:
+    def __init__(self, tell: Callable[[int], None]) -> None:
+        self.bytes = 0
+        self.over = threading.Event()
+        self._tell = tell
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self.bytes += count
+            self._tell(self.bytes)
+        if self.over.is_set():
+            raise StepFailed("stopped, because another file could not be had")
+
+
+def sha256_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _one(source: Source, folder: Path, certificates: str | None, counter: _Counter) -> bool:
+    """Have one file; whether it had to be fetched."""
+    place = folder / source.name
+    if place.is_file():
+        if sha256_of(place) == source.sha256:
+            return False
+        place.unlink()
+    partial = place.with_name(place.name + _PARTIAL)
+    if urlsplit(source.url).scheme in {"http", "https"}:
+        _download(source, partial, certificates, counter)
+    else:
+        _copy(source, partial, counter)
+    if (found := sha256_of(partial)) != source.sha256:
+        partial.unlink()
+        raise StepFailed(
+            f"`{source.name}` is not what was locked: its sha256 is {found}, not {source.sha256}",
+            hint="the index or mirror serves another file under this name; use one that serves the original",
+        )
+    partial.replace(place)
+    return True
+
+
+def _copy(source: Source, partial: Path, counter: _Counter) -> None:
+    try:
+        shutil.copyfile(source.url, partial)
+    except OSError as error:
+        raise StepFailed(f"`{source.url}` cannot be read: {error.strerror}") from error
+    counter.add(partial.stat().st_size)
+
+
+def _download(source: Source, partial: Path, certificates: str | None, counter: _Counter) -> None:
+    import requests  # noqa: PLC0415  # 100 ms that only a download pays
+
+    with requests.Session() as session:
+        session.verify = certificates or True
+        for attempt in range(_ATTEMPTS):
+            try:
+                _attempt(session, source, partial, counter)
+            except requests.RequestException as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise StepFailed(
+                        f"the download of `{source.name}` broke off: {type(error).__name__}",
+                        hint="run the same command again: what has arrived is kept",
+                    ) from error
+                time.sleep(2**attempt)
+            except OSError as error:
+                raise StepFailed(f"`{partial}` cannot be written: {error.strerror}") from error
+            else:
+                return
+
+
+def _attempt(session: requests.Session, source: Source, partial: Path, counter: _Counter) -> None:
+    there = partial.stat().st_size if partial.exists() else 0
+    # Not compressed on the way: a range counts the bytes of the file.
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={there}-"} if there else {})}
+    with session.get(source.url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
+        if answer.status_code == _NO_SUCH_RANGE:
+            # All of it had arrived; whether it is right, its hash says.
+            return
+        if answer.status_code == _NOT_FOUND:
+            raise StepFailed(f"`{source.name}` is no longer where the index says it is")
+        answer.raise_for_status()
+        with partial.open("ab" if answer.status_code == _PARTIAL_CONTENT else "wb") as stream:
+            for block in answer.iter_content(_PIECE_BYTES):
+                stream.write(block)
+                counter.add(len(block))

@@ -1,0 +1,79 @@
+"""The report as one page of HTML that needs nothing else: the same table, the groups, what each host said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from provision.fleet.grouping import drift, sentence
+from provision.fleet.model import FleetReport, HostState, State
+from provision.secrets import mask
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222;background:#fff}
+table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #ddd;
+vertical-align:top}.ok{color:#1a7f37}.failed{color:#b42318}.unreachable,.not-reached{color:#9a6700}
+td.number{text-align:right;font-variant-numeric:tabular-nums}code{background:#f3f3f3;padding:0 .2rem}
+@media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}th,td{border-color:#333}code{background:#222}}
+"""
+
+
+def render(report: FleetReport) -> str:
+    """One page; every text of a host is masked and escaped."""
+    title = f"sgprov fleet {report.command}"
+    rows = "".join(_row(host) for host in report.hosts)
+    return (
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{escape(title)}</h1><p>{escape(summary(report))}</p>"
+        + (f"<p>{escape(text)}</p>" if (text := sentence(report.groups)) else "")
+        + "<table><thead><tr><th>host<th>state<th>GPU<th>step<th>time<th>finding</tr></thead>"
+        f"<tbody>{rows}</tbody></table>{_drift(report)}</html>\n"
+    )
+
+
+def summary(report: FleetReport) -> str:
+    """Such as `14 ok, 1 failed, 1 unreachable, in 93 s`."""
+    counts = [f"{count} {state.value}" for state in State if (count := report.count(state))]
+    text = f"{', '.join(counts)}, in {report.seconds:.0f} s"
+    return f"{text}; {report.stopped}" if report.stopped else text
+
+
+def finding(host: HostState) -> str:
+    """What a host has to say, in a line: its failure, its worst finding, or where it serves."""
+    if host.finding:
+        return mask(host.finding)
+    worst = [one for one in host.report.get("findings", ()) if one.get("severity") in {"error", "warning"}]
+    worst.sort(key=lambda one: one.get("severity") != "error")
+    if worst:
+        more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
+        return mask(f"{worst[0]['check']}: {worst[0]['text']}{more}")
+    servers = [f"{one['name']} {one['health']} at {one['url']}" for one in host.report.get("servers", ())]
+    if servers:
+        return "; ".join(servers)
+    if endpoint := host.report.get("endpoint"):
+        return f"serves at {endpoint}"
+    what = host.report.get("stack") or host.report.get("verdict") or ""
+    return f"{what}{'' if host.changed or not what else ', nothing to do' if host.report.get('steps') else ''}"
+
+
+def _row(host: HostState) -> str:
+    cells: Iterable[str] = (
+        f"<td>{escape(host.name)}",
+        f'<td class="{host.state.value}">{host.state.value}',
+        f"<td>{escape(host.gpu)}",
+        f"<td>{escape(host.step)}",
+        f'<td class="number">{host.seconds:.1f} s',
+        f"<td>{escape(finding(host))}",
+    )
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _drift(report: FleetReport) -> str:
+    differing = drift(report.groups)
+    if not differing:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(name)}<td>" + escape("; ".join(f"{count} x {value}" for value, count in values.items()))
+        for name, values in differing.items()
+    )
+    return f"<h2>What is not the same everywhere</h2><table>{rows}</table>"

@@ -1,0 +1,277 @@
+"""A fleet's commands: ask every host, give sgprov to those that lack it, fetch wheels once, provision in batches."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from provision.bundle import create, own
+from provision.bundle.fetch import Fetched, fetch
+from provision.bundle.sources import Machine, Source, of_pins
+from provision.catalog.load import Catalog
+from provision.catalog.shipped import folder
+from provision.errors import ProvisionError, UsageError
+from provision.fleet import events, memory
+from provision.fleet.drive import Run, Settings, Workshop, hosts_of
+from provision.fleet.grouping import group
+from provision.fleet.model import ENDED, FleetReport, HostState, State
+from provision.fleet.wheels import WheelServer
+from provision.host.local import LocalHost
+from provision.locks.lockfile import Lock, available
+
+PLAYBOOKS = {"doctor": "doctor.yml", "status": "serve.yml", "smoke": "serve.yml", "stop": "serve.yml"}
+_PERCENT = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What is asked of the fleet. `batch` are Ansible's, first to last; `max_fail` is a percentage."""
+
+    settings: Settings
+    limit: str | None = None
+    only_failed: bool = False
+    target: str | None = None
+    batch: tuple[str, ...] = ("1", "25")
+    max_fail: int = 0
+    dry_run: bool = False
+    smoke: bool = True
+    wheels_from: str = "controller"
+    options: tuple[str, ...] = ()
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Watcher:
+    """Who is told how it goes; this one looks away."""
+
+    def hosts(self, hosts: Sequence[HostState]) -> None: ...
+    def changed(self, host: HostState) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+class Fleet:
+    """The hosts of one command, and the workshop in which it is carried out."""
+
+    def __init__(self, controller: LocalHost, wishes: Wishes, watcher: Watcher, *, command: str) -> None:
+        self._controller, self._wishes, self._watcher, self._command = controller, wishes, watcher, command
+        inventory = wishes.settings.inventory
+        names = hosts_of(inventory, wishes.limit)
+        if wishes.only_failed:
+            wanted = set(memory.failed(controller, inventory))
+            names = tuple(name for name in names if name in wanted)
+            if not names:
+                raise UsageError("none of these hosts failed the last time", hint="leave `--failed` out")
+        self.states = {name: HostState(name=name) for name in names}
+        self._narrowed = bool(wishes.limit or wishes.only_failed)
+        self._started = time.monotonic()
+        self._began: dict[str, float] = {}
+        self._wheels: dict[str, Any] = {}
+        watcher.hosts(tuple(self.states.values()))
+
+    def look(self, workshop: Workshop) -> FleetReport:
+        """`doctor`, `status`, `smoke`, `stop`: one question to every host at once."""
+        values: dict[str, Any] = {"sgprov_host_action": self._command}
+        if self._wishes.target:
+            values["sgprov_host_target"] = self._wishes.target
+        self._play(workshop, PLAYBOOKS[self._command], self.states, values=values)
+        return self._report()
+
+    def bootstrap(self, workshop: Workshop) -> FleetReport:
+        """Bring every host to its target. What is already true is left alone, so that running it again goes on."""
+        values = self._values()
+        asked = self._play(workshop, "provision.yml", self.states, tags="ask", values=values)
+        if stopped := self._too_many(self.states, asked):
+            return self._report(stopped=stopped)
+        lacking = self._names(lambda host: bool(host.asked.get("needs_tool")))
+        if lacking and not self._wishes.dry_run:
+            ran = self._bring_sgprov(workshop, lacking, values)
+            if stopped := self._too_many(lacking, ran):
+                return self._report(stopped=stopped)
+        work = self._names(self._has_work)
+        if not work or self._wishes.dry_run:
+            return self._report()
+        with ExitStack() as stack:
+            secrets, ssh = self._serve_wheels(stack, work)
+            if self._wishes.keys:
+                secrets["sgprov_host_keys"] = dict(self._wishes.keys)
+            self._apply(workshop, work, values, secrets, ssh)
+        unfinished = [host.name for host in self.states.values() if host.state not in ENDED and host.name in work]
+        return self._report(stopped="stopped after a failure: the rest was left alone" if unfinished else None)
+
+    def _values(self) -> dict[str, Any]:
+        wishes = self._wishes
+        values: dict[str, Any] = {
+            "sgprov_host_expect": own.wheel_digest()[:12],
+            "sgprov_host_smoke": wishes.smoke,
+            "sgprov_batch": [int(one) if one.isdigit() else one for one in wishes.batch],
+            "sgprov_max_fail": wishes.max_fail,
+            "sgprov_host_poll": 2,
+        }
+        if wishes.target:
+            values["sgprov_host_target"] = wishes.target
+        if wishes.options:
+            values["sgprov_host_options"] = list(wishes.options)
+        # Said here, an inventory's own words would be overruled: only what was asked for is handed on.
+        return values if not wishes.smoke else {k: v for k, v in values.items() if k != "sgprov_host_smoke"}
+
+    def _has_work(self, host: HostState) -> bool:
+        if host.state is not State.OK:
+            return False
+        # Nothing would change, but whether it still serves is worth asking where a server is wanted.
+        steps = {step["step"]: step["status"] for step in host.report.get("steps", ())}
+        serves = steps.get("smoke") == "skipped" and steps.get("server") == "already"
+        return bool(host.changed or host.asked.get("running") or host.asked.get("needs_tool") or serves)
+
+    def _bring_sgprov(self, workshop: Workshop, names: Sequence[str], values: dict[str, Any]) -> Run:
+        home = self._controller.variable("HOME") or "/root"
+        cache = f"{self._controller.variable('XDG_CACHE_HOME') or f'{home}/.cache'}/sgprov"
+        for arch in sorted({str(self.states[name].asked["arch"]) for name in names}):
+            self._watcher.say(f"making sgprov's own bundle for {arch}")
+            create.tool(self._controller, arch, Path(cache, f"tool-{arch}.tar"))
+        bundle = f"{cache}/tool-{{{{ sgprov_host_asked.arch }}}}.tar"
+        # The role installs on hosts that said that they lack it, so it has to hear that in the same run.
+        for name in names:
+            self.states[name].asked = {}
+        more = {**values, "sgprov_install_bundle": bundle}
+        return self._play(workshop, "provision.yml", names, tags="ask,tool", values=more)
+
+    def _serve_wheels(self, stack: ExitStack, names: Sequence[str]) -> tuple[dict[str, Any], str]:
+        """Fetch what the hosts will install and serve it to them: secret values, and what SSH needs for it."""
+        needed = {
+            str(self.states[name].report["lock"])
+            for name in names
+            if self.states[name].report.get("lock") and _would(self.states[name], "environment")
+        }
+        if self._wishes.wheels_from != "controller" or not needed:
+            return {}, ""
+        place = Path(memory.place(self._controller, ".")).parents[1] / "wheels"
+        sources, fetched = self._fetch(sorted(needed), place)
+        server = stack.enter_context(WheelServer(place, sources))
+        self._wheels = {"locks": sorted(needed), "files": len(sources), "fetched_bytes": fetched.bytes}
+        stack.callback(lambda: self._wheels.update(sent_bytes=server.sent_bytes))
+        return {"sgprov_host_wheels": server.url}, server.ssh_arguments
+
+    def _fetch(self, names: Sequence[str], place: Path) -> tuple[tuple[Source, ...], Fetched]:
+        catalog, found = Catalog(), dict[str, Source]()
+        with tempfile.TemporaryDirectory(prefix="sgprov-") as scratch:
+            for name in names:
+                lock = _lock(name)
+                machine = Machine(python=lock.python, arch=lock.arch, glibc=catalog.stack(lock.stack).minimum_glibc)
+                self._watcher.say(f"fetching the {len(lock.requirements)} wheels of `{name}`, once for all hosts")
+                pins = of_pins(self._controller, lock.requirements, machine, Path(scratch))
+                found |= {source.name: source for source in pins}
+        fetched = fetch(tuple(found.values()), place, certificates=self._controller.variable("SSL_CERT_FILE"))
+        self._watcher.say(f"{fetched.files} wheels fetched ({fetched.bytes / 1e9:.2f} GB), {fetched.kept} were here")
+        return tuple(found.values()), fetched
+
+    def _apply(
+        self, workshop: Workshop, names: Sequence[str], values: dict[str, Any], secrets: dict[str, Any], ssh: str
+    ) -> None:
+        for name in names:
+            self.states[name].state, self.states[name].changed = State.WAITING, False
+        try:
+            self._play(
+                workshop, "provision.yml", names, tags="apply", values=values, secrets=secrets, ssh_arguments=ssh
+            )
+        except KeyboardInterrupt:
+            working = [name for name in names if self.states[name].state is State.WORKING]
+            if working:
+                self._watcher.say(f"interrupted: ending what goes on at {', '.join(working)}")
+                self._play(workshop, "stop_work.yml", working, values=values)
+            raise
+
+    def _play(
+        self,
+        workshop: Workshop,
+        playbook: str,
+        names: Iterable[str],
+        *,
+        tags: str | None = None,
+        values: Mapping[str, Any],
+        secrets: Mapping[str, Any] | None = None,
+        ssh_arguments: str = "",
+    ) -> Run:
+        wanted = tuple(names)
+
+        def tell(event: Mapping[str, Any]) -> None:
+            host = events.take(self.states, event)
+            if host is not None:
+                now = time.monotonic()
+                host.seconds = now - self._began.setdefault(host.name, now)
+                self._watcher.changed(host)
+
+        whole = not self._narrowed and len(wanted) == len(self.states)
+        run = workshop.play(
+            playbook,
+            tell,
+            limit=() if whole else wanted,
+            tags=tags,
+            values=values,
+            secrets=secrets,
+            ssh_arguments=ssh_arguments,
+        )
+        seen = False
+        for name in wanted:
+            host = self.states[name]
+            seen = seen or host.state is not State.WAITING
+            # One that was begun and neither failed nor ended well was left behind by a run that stopped.
+            if host.state is State.WORKING and (host.report or host.asked or run.status == "successful"):
+                host.state = State.OK
+        if not seen:
+            raise ProvisionError(f"Ansible did not start on any host:\n{run.output.strip() or run.status}")
+        return run
+
+    def _too_many(self, names: Iterable[str], run: Run) -> str | None:
+        """Whether more hosts failed than may; unreachable ones are told, and stop nobody."""
+        wanted = tuple(names)
+        failed = [name for name in wanted if self.states[name].state is State.FAILED]
+        if failed and _PERCENT * len(failed) / len(wanted) > self._wishes.max_fail:
+            return (
+                f"{len(failed)} of {len(wanted)} hosts cannot be brought to their target, and `--max-fail` is "
+                f"{self._wishes.max_fail}: nothing was changed on any"
+            )
+        return None if run.status in {"successful", "failed"} else f"Ansible ended as `{run.status}`"
+
+    def _names(self, wanted: Callable[[HostState], bool]) -> tuple[str, ...]:
+        return tuple(name for name, host in self.states.items() if host.state is State.OK and wanted(host))
+
+    def _report(self, *, stopped: str | None = None) -> FleetReport:
+        for host in self.states.values():
+            if host.state not in ENDED or (stopped and host.state is State.OK and host.asked.get("needs_tool")):
+                host.state = State.NOT_REACHED
+        hosts = tuple(self.states.values())
+        report = FleetReport(
+            command=self._command,
+            hosts=hosts,
+            groups=group(hosts),
+            seconds=time.monotonic() - self._started,
+            dry_run=self._wishes.dry_run,
+            stopped=stopped,
+            wheels=self._wheels,
+        )
+        if not self._wishes.dry_run and self._command == "bootstrap":
+            memory.remember(self._controller, self._wishes.settings.inventory, report)
+        return report
+
+
+def carry_out(controller: LocalHost, command: str, wishes: Wishes, watcher: Watcher) -> FleetReport:
+    """One command over the fleet. Raises `UsageError` for an inventory without hosts or a missing Ansible."""
+    fleet = Fleet(controller, wishes, watcher, command=command)
+    workshop = Workshop(wishes.settings)
+    try:
+        return fleet.bootstrap(workshop) if command == "bootstrap" else fleet.look(workshop)
+    finally:
+        workshop.close()
+
+
+def _would(host: HostState, step: str) -> bool:
+    return any(one["step"] == step and one["status"] == "would" for one in host.report.get("steps", ()))
+
+
+def _lock(name: str) -> Lock:
+    stack = name.rsplit(".cp3", 1)[0]
+    return next(lock for lock in available(folder("lockfiles"), stack) if lock.name == name)
