@@ -8,14 +8,14 @@ from pathlib import Path
 
 from msgspec import structs
 
-from provision import assume, environments, plan, runner
+from provision import assume, environments, launches, plan, runner
 from provision.catalog.load import Catalog
 from provision.catalog.rows import Layout, Serve
 from provision.catalog.shipped import folder
 from provision.config import Options
 from provision.decision import Decision, Question, decide
 from provision.decision.choose import places_of
-from provision.errors import CheckFailed, UnsupportedHost, UsageError
+from provision.errors import CheckFailed, UsageError
 from provision.facts import Facts, gather
 from provision.facts.gather import with_disks
 from provision.facts.machine import summary
@@ -26,9 +26,7 @@ from provision.locks import sizes
 from provision.plan import Plan
 from provision.report import Report
 from provision.serving import keys, record, server
-from provision.serving.launch import Launch, render
 from provision.serving.ports import derive_for
-from provision.serving.tiny_model import SERVED_NAME
 from provision.steps.disk import check_disk, check_links
 from provision.steps.port import needed, next_free
 from provision.steps.server import StartServer
@@ -38,7 +36,8 @@ from provision.steps.server import StartServer
 class Manner:
     """How to go about it: steps to leave out or alone to take, arguments for the engine, what to do with the port.
 
-    `wheels` is a folder, or the address of a page, from which every wheel is taken instead of from the index.
+    `restarts` is how often a container's engine starts it again by itself. `wheels` is a folder, or the address of a
+    page, from which every wheel is taken instead of from the index.
     """
 
     only: tuple[str, ...] = ()
@@ -46,6 +45,7 @@ class Manner:
     smoke: bool = True
     free_port: bool = False
     extra: tuple[str, ...] = ()
+    restarts: int = 0
     api_key: str | None = field(default=None, repr=False)
     wheels: str | None = None
 
@@ -63,16 +63,21 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         links = check_links(view, prefix=decision.places.prefix)
         decision = replace(decision, findings=(*decision.findings, *([links] if links else [])))
     model = _model(view, decision)
-    if model is None and manner.smoke and decision.stack:
+    if model is None and manner.smoke and not (decision.image and decision.image.model):
         raise UsageError(f"target `{decision.target.name}` has no model of its own", hint="name one with `--model`")
-    launch = key = None
-    if decision.stack:
-        if wishes.port == "auto":
-            decision = replace(decision, serve=_on_a_free_port(view, decision, name))
-        directory = record.directory_of(f"{decision.places.prefix}/servers", name)
-        # A server that has a key keeps it: a run without the variable must not open it to everyone.
-        key = keys.check(manner.api_key) if manner.api_key else keys.of(view, directory)
-        launch = _launch(decision, model or "", wishes, key_file=f"{directory}/{keys.FILE}" if key else None)
+    if wishes.port == "auto":
+        decision = replace(decision, serve=_on_a_free_port(view, decision, name))
+    directory = record.directory_of(f"{decision.places.prefix}/servers", name)
+    key = _key(view, decision, manner, directory)
+    launch = launches.of(
+        view,
+        decision,
+        model,
+        wishes,
+        name=name,
+        restarts=manner.restarts or _restarts_of(view, directory),
+        key_file=f"{directory}/{keys.FILE}" if key else None,
+    )
     built = plan.build(
         decision,
         launch,
@@ -88,13 +93,6 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
 def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Watcher | None = None) -> Report:
     """Preflight, then the steps. Raises `CheckFailed` before anything is changed where the disk is too small."""
     decision = plan_.decision
-    if decision.image:
-        native = ", ".join(one.name for one in decision.candidates if one.kind == "stack" and one.fits)
-        raise UnsupportedHost(
-            f"target `{decision.target.name}` is served from the image `{decision.image.reference}`, "
-            "and this version of sgprov plans containers without running them",
-            hint=f"take its wheels: `--stack {native.split(', ')[0]}`" if native else "`sgprov plan` shows the steps",
-        )
     host = host.with_defaults(decision.target.layout.variables)
     if decision.lock and "environment" not in plan_.left_out:
         short = check_disk(host, prefix=decision.places.prefix, lock=decision.lock, interpreter=decision.interpreter)
@@ -103,6 +101,7 @@ def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Wa
     report = runner.apply(plan_, host, dry_run=dry_run, watcher=watcher)
     data = {
         "stack": decision.stack.name if decision.stack else None,
+        "image": decision.hosting.reference if decision.hosting else None,
         "lock": decision.lock.name if decision.lock else None,
         "python": decision.python,
         "why": list(decision.why),
@@ -122,6 +121,8 @@ def stop(host: LocalHost, plan_: Plan) -> bool:
 def _model(view: HostView, decision: Decision) -> str | None:
     """The model as a step takes it: the built-in one, a path, or a hub id; a copy under the models' directory first."""
     model, models = decision.serve.model, decision.places.models
+    if decision.image and decision.image.model:
+        return None
     if model is None or model == plan.BUILTIN_MODEL or model.startswith(("/", "./", "../", "~")):
         return model
     if model.startswith("builtin:"):
@@ -131,33 +132,35 @@ def _model(view: HostView, decision: Decision) -> str | None:
     return model
 
 
-def _launch(decision: Decision, model: str, wishes: Options, *, key_file: str | None) -> Launch:
-    stack, lock = decision.stack, decision.lock
-    assert stack is not None and lock is not None  # noqa: S101, PT018  # the caller looked
-    python = environments.python_of(environments.path_for(decision.places.prefix, lock))
-    path, serve = model, decision.serve
-    if model == plan.BUILTIN_MODEL:
-        path = f"{decision.places.models}/{SERVED_NAME}"
-        serve = structs.replace(serve, served_name=serve.served_name or SERVED_NAME)
-    elif model.startswith(("./", "../", "~")):
-        path = str(Path(model).expanduser().absolute())
-    elif model and not model.startswith("/"):
-        # It will be served from where it was fetched to, and is to be called what it was asked for by.
-        serve = structs.replace(serve, served_name=serve.served_name or model)
-    gpus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": wishes.gpus} if wishes.gpus else {}
-    given = plan.variables_of(decision, gpus)
-    return render(stack.engine, stack.version, serve, python=python, model_path=path, given=given, key_file=key_file)
+def _key(view: HostView, decision: Decision, manner: Manner, directory: str) -> str | None:
+    """The key that the server is to ask for. Raises `UsageError` where it cannot be one, or cannot be asked for."""
+    # A server that has a key keeps it: a run without the variable must not open it to everyone.
+    key = keys.check(manner.api_key) if manner.api_key else keys.of(view, directory)
+    if key and decision.hosting:
+        hint = "unset `SGPROV_API_KEY`" if manner.api_key else "choose another name with `--name`"
+        raise UsageError(
+            "a server in a container gets no API key in this version, and would answer everyone",
+            hint=f"{hint}, and let a proxy in front of the server ask for the key",
+        )
+    return key
+
+
+def _restarts_of(view: HostView, directory: str) -> int:
+    """How often the engine starts the server of that name again already: running bootstrap again changes no policy."""
+    known = record.load(view, directory)
+    return known.container.restarts if known and known.container and known.state != "stopped" else 0
 
 
 def _on_a_free_port(view: HostView, decision: Decision, name: str) -> Serve:
     """The settings with the next free port; a server of ours that runs by that name keeps the one it has."""
     stack, serve = decision.stack, decision.serve
-    assert stack is not None  # noqa: S101  # the caller looked
     known = record.load(view, record.directory_of(f"{decision.places.prefix}/servers", name))
     if known and record.members(view, known):
         return structs.replace(serve, port=int(known.url.rsplit(":", 1)[1]))
 
     def ports_of(port: int) -> tuple[int, ...]:
+        if stack is None or decision.hosting:
+            return (port,)
         return needed(derive_for(stack.engine, stack.version, structs.replace(serve, port=port)))
 
     return structs.replace(serve, port=next_free(view, serve.port, ports_of))

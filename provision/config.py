@@ -14,7 +14,10 @@ from typing import Any
 from provision.errors import UsageError
 
 # Names whose values are secrets: they reach a child only where a step passes them by name.
-SECRET_VARIABLES = ("NGC_API_KEY", "NGC_CLI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SGPROV_API_KEY")
+SECRET_VARIABLES = (
+    *("NGC_API_KEY", "NGC_CLI_API_KEY", "SGPROV_REGISTRY_KEY"),
+    *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SGPROV_API_KEY"),
+)
 # Where a fleet's controller serves wheels to its hosts: an address with a token in it, so a secret too.
 WHEELS_VARIABLE = "SGPROV_WHEELS"
 # Variables of the caller that would reach into an environment of ours: they change what it imports, or (the last one)
@@ -36,7 +39,8 @@ class Options:
     """What the user asked for. None is "not said": the target's row decides.
 
     Sources, strongest first: command-line flags, `SGPROV_*` variables, `sgprov.yml`. `port` is a number or `auto`;
-    `python` a version (`3.10`) or the path of an interpreter.
+    `python` a version (`3.10`) or the path of an interpreter. `image` is a container image to serve from: in place of
+    a target's own, or to run its stack in.
     """
 
     target: str | None = None
@@ -52,6 +56,8 @@ class Options:
     mem_fraction: float | None = None
     gpus: str | None = None
     stack: str | None = None
+    image: str | None = None
+    container_engine: str | None = None
 
 
 def process_environment() -> dict[str, str]:

@@ -54,6 +54,24 @@ class CheckFailed(ProvisionError):
     exit_status = 4
 
 
+class LoginRefused(CheckFailed):
+    """A registry or hub does not know the key (401), or does not let it in (403)."""
+
+    code = "login-refused"
+
+
+class NoEntitlement(CheckFailed):
+    """The key is right, and what was asked for is not among what it may have."""
+
+    code = "no-entitlement"
+
+
+class Unreachable(CheckFailed):
+    """A registry or hub cannot be asked: no name, no route, no answer, or not what it was taken for."""
+
+    code = "unreachable"
+
+
 class StepFailed(ProvisionError):
     """A step could not make its change; what was there before is still in use."""
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from provision.decision import Decision
+from provision.decision import Decision, Places
 from provision.environments import Receipt, path_for, python_of
 from provision.errors import ProvisionError
 from provision.host import HostView
 from provision.serving import tiny_model
 from provision.serving.launch import Launch
 from provision.steps import Precondition, Step
-from provision.steps.container import ContainerStep
+from provision.steps.cache_directory import CacheDirectory
 from provision.steps.directories import Directories, Directory
 from provision.steps.environment import Environment
+from provision.steps.image import PullImage
 from provision.steps.interpreter import Interpreter
-from provision.steps.model import HubModel, step_for
+from provision.steps.model import HubModel, LocalModel, step_for
 from provision.steps.port import Port, needed
 from provision.steps.receipt import WriteReceipt
+from provision.steps.registry_login import RegistryLogin
 from provision.steps.server import StartServer
 from provision.steps.smoke import RESULT, Smoke
 from provision.steps.switch import Switch
@@ -50,7 +53,7 @@ class Plan:
 
     decision: Decision
     steps: tuple[Step, ...]
-    launch: Launch | None = None
+    launch: Launch
     left_out: frozenset[str] = field(default_factory=frozenset)
     # What the machine is, in a few words, for reports: `facts.machine.summary`.
     machine: dict[str, Any] = field(default_factory=dict)
@@ -79,9 +82,20 @@ def _problem(step: Step, view: HostView) -> str | None:
     return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What the steps need beside decision and launch: the server's name, the model, and how to treat its port."""
+
+    name: str
+    model: str | None
+    free_port: bool = False
+    api_key: str | None = field(default=None, repr=False)
+    wheels: str | None = None
+
+
 def build(
     decision: Decision,
-    launch: Launch | None,
+    launch: Launch,
     *,
     name: str,
     model: str | None,
@@ -89,17 +103,13 @@ def build(
     api_key: str | None = None,
     wheels: str | None = None,
 ) -> Plan:
-    """The steps that make the decision true. `launch` is None for a container, `model` as it was asked for.
+    """The steps that make the decision true. `model` is as it was asked for.
 
     `wheels` is where all wheels are taken from, if not from the index.
     """
-    if decision.stack is None or decision.lock is None or launch is None:
-        steps = _container_steps(decision)
-    else:
-        steps = _stack_steps(
-            decision, launch, name=name, model=model, free_port=free_port, api_key=api_key, wheels=wheels
-        )
-    return Plan(decision=decision, steps=steps, launch=launch)
+    arguments = Arguments(name=name, model=model, free_port=free_port, api_key=api_key, wheels=wheels)
+    steps_of = _image_steps if decision.image else _stack_steps
+    return Plan(decision=decision, steps=steps_of(decision, launch, arguments), launch=launch)
 
 
 def leaving_out(plan: Plan, names: frozenset[str]) -> Plan:
@@ -119,20 +129,10 @@ def _untested(step: Step) -> Step:
     return replace(step, tested=False) if isinstance(step, StartServer) else step
 
 
-def _stack_steps(
-    decision: Decision,
-    launch: Launch,
-    *,
-    name: str,
-    model: str | None,
-    free_port: bool,
-    api_key: str | None,
-    wheels: str | None,
-) -> tuple[Step, ...]:
+def _stack_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[Step, ...]:
     places, lock = decision.places, decision.lock
     assert lock is not None  # noqa: S101  # the caller looked
     environment = path_for(places.prefix, lock)
-    servers = f"{places.prefix}/servers"
     receipt = Receipt(
         target=decision.target.name,
         stack=lock.stack,
@@ -141,24 +141,97 @@ def _stack_steps(
         lock_digest=lock.digest,
         python=lock.python,
         interpreter=decision.interpreter,
-        model=model,
+        image=decision.hosting.reference if decision.hosting else None,
+        model=given.model,
         port=decision.serve.port,
     )
-    models = _model_steps(decision, environment, model)
+    models = _model_steps(decision, environment, given.model)
     hub = next((step for step in models if isinstance(step, HubModel)), None)
+    paths = (places.prefix, places.models, places.huggingface, *([bytecode_of(places)] if decision.hosting else []))
     return (
-        Directories(
-            directories=tuple(Directory(path=path) for path in (places.prefix, places.models, places.huggingface))
-        ),
+        Directories(directories=tuple(Directory(path=path) for path in paths)),
         Interpreter(python=lock.python, prefix=places.prefix, path=decision.interpreter),
-        Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter, wheels=wheels),
+        Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter, wheels=given.wheels),
         *models,
-        Port(ports=needed(launch.ports), free=free_port, server=f"{servers}/{name}"),
-        StartServer(servers=servers, name=name, launch=launch, stack=lock.stack, hub=hub, key=api_key),
-        Smoke(servers=servers, name=name, launch=launch, api_key=api_key),
+        *_pull_steps(decision),
+        *_launch_steps(places.prefix, launch, given, stack=lock.stack, hub=hub),
         Switch(prefix=places.prefix, path=environment),
-        WriteReceipt(prefix=places.prefix, receipt=receipt, smoke=f"{servers}/{name}/{RESULT}"),
+        _receipt_step(decision, receipt, given),
     )
+
+
+def _image_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[Step, ...]:
+    image, hosting, places = decision.image, decision.hosting, decision.places
+    assert image is not None and hosting is not None  # noqa: S101, PT018  # an image is hosted
+    login = RegistryLogin(registry=image.registry, image=hosting.reference, secrets=image.secrets)
+    cache = CacheDirectory(
+        path=places.nim,
+        program=hosting.program,
+        image=hosting.reference,
+        user=_user_of(launch) if image.cache else None,
+    )
+    kept = () if image.cache else (Directory(path=places.huggingface),)
+    receipt = Receipt(
+        target=decision.target.name,
+        image=hosting.reference,
+        model=given.model or image.model,
+        port=decision.serve.port,
+    )
+    return (
+        Directories(directories=(Directory(path=places.prefix), Directory(path=places.models), *kept)),
+        *((login,) if image.login else ()),
+        *_pull_steps(decision),
+        *((cache,) if image.cache else ()),
+        *_image_model_steps(decision, given.model),
+        *_launch_steps(places.prefix, launch, given, stack=image.name),
+        _receipt_step(decision, receipt, given),
+    )
+
+
+def _user_of(launch: Launch) -> str | None:
+    words = launch.argv
+    return words[words.index("--user") + 1] if "--user" in words else None
+
+
+def _pull_steps(decision: Decision) -> tuple[Step, ...]:
+    hosting, image = decision.hosting, decision.image
+    if hosting is None:
+        return ()
+    right = next((one.name for one in decision.candidates if one.fits and one.image and one.image != image), None)
+    pull = PullImage(
+        program=hosting.program,
+        reference=hosting.reference,
+        arch=hosting.arch,
+        size_gib=image.size_gib if image else None,
+        instead=right,
+    )
+    return (pull,)
+
+
+def _launch_steps(
+    prefix: str, launch: Launch, given: Arguments, *, stack: str, hub: HubModel | None = None
+) -> tuple[Step, ...]:
+    servers, name = f"{prefix}/servers", given.name
+    return (
+        Port(ports=needed(launch.ports), free=given.free_port, server=f"{servers}/{name}"),
+        StartServer(servers=servers, name=name, launch=launch, stack=stack, hub=hub, key=given.api_key),
+        Smoke(servers=servers, name=name, launch=launch, api_key=given.api_key),
+    )
+
+
+def _receipt_step(decision: Decision, receipt: Receipt, given: Arguments) -> WriteReceipt:
+    prefix = decision.places.prefix
+    program = decision.hosting.program if decision.hosting else None
+    server = f"{prefix}/servers/{given.name}"
+    return WriteReceipt(prefix=prefix, receipt=receipt, smoke=f"{server}/{RESULT}", program=program, server=server)
+
+
+def _image_model_steps(decision: Decision, model: str | None) -> tuple[Step, ...]:
+    """A model on this machine is checked; one on the hub is fetched by the container, into the cache it is given."""
+    if model is None or not model.startswith(("/", "./", "../", "~")):
+        return ()
+    path = str(Path(model).expanduser().absolute())
+    return (LocalModel(path=path, weights=decision.serve.load_format != "dummy"),)
 
 
 def _model_steps(decision: Decision, environment: str, model: str | None) -> tuple[Step, ...]:
@@ -178,18 +251,9 @@ def _model_steps(decision: Decision, environment: str, model: str | None) -> tup
     )
 
 
-def _container_steps(decision: Decision) -> tuple[Step, ...]:
-    image, places, serve = decision.image, decision.places, decision.serve
-    assert image is not None  # noqa: S101  # a decision has a stack or an image
-    directories = tuple(Directory(path=path) for path in (places.prefix, places.models, places.huggingface))
-    login = (ContainerStep(id="login", text=f"log in to {image.registry}"),) if image.login else ()
-    return (
-        Directories(directories=directories),
-        *login,
-        ContainerStep(id="image", text=f"pull `{image.reference}` for {', '.join(image.archs)}"),
-        ContainerStep(id="container", text=f"serve `{serve.model}` from it, port {serve.port}"),
-        ContainerStep(id="smoke", text="ask it for its models, a chat, a stream, and the same long prompt twice"),
-    )
+def bytecode_of(places: Places) -> str:
+    """Where Python keeps the bytecode of an environment that is mounted into a container."""
+    return f"{places.prefix}/bytecode"
 
 
 def variables_of(decision: Decision, chosen: Mapping[str, str]) -> dict[str, str]:

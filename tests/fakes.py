@@ -36,6 +36,7 @@ class FakeHost:
         self.running: list[Process] = []
         self.commands: list[tuple[str, ...]] = []
         self.given: list[Mapping[str, str | None]] = []
+        self.stdins: list[str | None] = []
         self.signals: list[tuple[int, int]] = []
         self.on_run: Callable[[tuple[str, ...]], None] = lambda _: None
         self.on_signal: Callable[[int, int], None] = lambda _pid, _number: None
@@ -99,7 +100,9 @@ class FakeHost:
         variables: Mapping[str, str | None] | None = None,
         directory: str | None = None,
         on_line: Callable[[str], None] | None = None,
+        stdin: str | None = None,
     ) -> Outcome:
+        self.stdins.append(stdin)
         self.commands.append(tuple(argv))
         self.given.append(variables or {})
         self.on_run(tuple(argv))

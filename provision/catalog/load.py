@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from provision.catalog.rows import CudaFamily, CudaToolkit, Image, Stack, Target
+from provision.catalog.rows import Component, CudaFamily, CudaToolkit, Image, Stack, Target
 from provision.errors import ProvisionError, UsageError
 
 T = TypeVar("T")
@@ -43,6 +43,11 @@ class Catalog:
     @cached_property
     def toolkits(self) -> tuple[CudaToolkit, ...]:
         return decode(self._folder / "cuda-toolkits.yml", tuple[CudaToolkit, ...])
+
+    @cached_property
+    def components(self) -> tuple[Component, ...]:
+        """What the image variant `efa` adds."""
+        return decode(self._folder / "efa.yml", tuple[Component, ...])
 
     def target(self, name: str) -> Target:
         """The target of that name. Raises `UsageError` with the nearest name."""

@@ -50,6 +50,7 @@ class Layout(Row, frozen=True, kw_only=True):
     prefix: str = "~/.local/share/sgprov"
     models: str = "~/.local/share/sgprov/models"
     huggingface: str = "~/.cache/huggingface"
+    nim: str = "~/.cache/nim"
     variables: dict[str, str] = {}
 
 
@@ -57,8 +58,9 @@ class Target(Row, frozen=True, kw_only=True):
     """A named row the user asks for.
 
     `compute_capabilities` are the GPUs it is for ("8.6"); none means that it needs no GPU. `stacks` and `images`
-    are in order of preference. `python` enforces one version. `rank` orders the choice without `--target`
-    (lowest first; None is never chosen by itself). `assume` is the machine it is for, for `plan --assume`.
+    are in order of preference; `ipc_host` lets a container share memory with the whole host. `python` enforces one
+    version. `rank` orders the choice without `--target` (lowest first; None is never chosen by itself).
+    `assume` is the machine it is for, for `plan --assume`.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Target(Row, frozen=True, kw_only=True):
     stacks: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     prefer: Literal["stack", "image"] = "stack"
+    ipc_host: bool = False
     python: str | None = None
     rank: int | None = None
     rank_needs: tuple[Literal["runpod"], ...] = ()
@@ -117,22 +120,47 @@ class Stack(Row, frozen=True, kw_only=True):
 
 
 class Image(Row, frozen=True, kw_only=True):
-    """A container image, by digest where one is known. `archs` are Docker's (`amd64`, `arm64`)."""
+    """A container image, by digest where one is known.
+
+    `native` is the machine code it holds, by Docker's name of the architecture (`amd64`, `arm64`); an empty list where
+    the image finds out by itself what it can run (NIM). `model` is the one it is made for, by the name it serves it
+    under. Inside, the server listens on `port` (None: the one it is given), keeps what it downloads in `cache`, and
+    needs the `secrets`. `user` is whom it runs as: its own, or whoever calls sgprov.
+    """
 
     name: str
     reference: str
     engine: Literal["sglang", "nim"]
     version: str
-    archs: tuple[str, ...]
     cuda: str
     min_driver: str
-    native: tuple[str, ...]
+    native: dict[Literal["amd64", "arm64"], tuple[str, ...]]
     source: str
     digests: dict[str, str] = {}
     size_gib: float | None = None
     registry: str = "docker.io"
     login: bool = False
+    model: str | None = None
+    python: str = "python3"
+    port: int | None = None
+    cache: str | None = None
+    secrets: tuple[str, ...] = ()
+    user: Literal["image", "caller"] = "image"
+    shm_gib: int | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def archs(self) -> tuple[str, ...]:
+        return tuple(self.native)
+
+
+class Component(Row, frozen=True, kw_only=True):
+    """Something built into an image beside the stack; `run` is shell, with `{version}` to fill in."""
+
+    name: str
+    version: str
+    run: str
+    source: str
 
 
 class CudaFamily(Row, frozen=True, kw_only=True):

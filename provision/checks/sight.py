@@ -77,12 +77,12 @@ class _OneLook:
 
 
 def _candidates(question: Question) -> tuple[Candidate, ...]:
-    """What was weighed for the target that was named, or for every target of these GPUs; each once."""
+    """What was weighed for the target that was named, or for every one for GPUs that is chosen unasked; each once."""
     name = question.wishes.target
     found = {
         one.name: one
         for fit in weigh_targets(question)
-        if (fit.target.name == name if name else bool(fit.target.compute_capabilities))
+        if (fit.target.name == name if name else fit.target.compute_capabilities and fit.target.rank is not None)
         for one in fit.candidates
     }
     return tuple(found.values())

@@ -42,10 +42,12 @@ prefix = click.option("--prefix", metavar="DIR", help="Where environments, serve
 _WISHES = (
     click.option("--python", metavar="VERSION|PATH", help="The Python to use, such as 3.10 or /usr/bin/python3.10."),
     click.option("--stack", metavar="NAME", help="Take this stack or image of the target's, not the preferred one."),
+    click.option("--image", metavar="IMAGE", help="Serve from this container image, or run the target's stack in it."),
+    click.option("--container-engine", metavar="NAME", help="docker or podman; the first that can otherwise."),
     click.option("--gpus", metavar="0,1", help="Use only these GPUs, by index."),
     click.option("--model", metavar="ID|DIR", help="A Hugging Face id, a directory, or a name under the models' one."),
     click.option("--model-directory", metavar="DIR", help="Where models lie."),
-    click.option("--cache-directory", metavar="DIR", help="The Hugging Face cache."),
+    click.option("--cache-directory", metavar="DIR", help="The Hugging Face cache, or NIM's."),
     click.option("--port", metavar="N|auto", help="The port to serve on; `auto` takes the next free one."),
     click.option("--bind", metavar="ADDRESS", help="The address to listen on, such as 0.0.0.0."),
     click.option("--context-length", type=int, metavar="TOKENS", help="The longest context to serve."),

@@ -69,7 +69,7 @@ def _data(made: Plan, foresight: tuple[Foresight, ...]) -> dict[str, Any]:
         "disk_bytes": decision.disk_bytes,
         "places": msgspec.to_builtins(decision.places),
         "serve": msgspec.to_builtins(decision.serve),
-        "launch": {"argv": list(made.launch.argv), "variables": made.launch.variables} if made.launch else None,
+        "launch": {"argv": list(made.launch.argv), "variables": made.launch.variables},
         "why": list(decision.why),
         "candidates": [
             {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from provision import bootstrap, config
-from provision.cli import common, progress, render, telemetry
+from provision.cli import common, keeping_up, progress, render, telemetry
 from provision.cli.bootstrap import report_data
 from provision.cli.output import Shown
 from provision.cli.places import prefixes
@@ -15,7 +16,7 @@ from provision.errors import ServingFailed, StepFailed, UsageError
 from provision.host import HostView
 from provision.host.local import LocalHost
 from provision.secrets import mask
-from provision.serving import log, record, relaunch, server
+from provision.serving import contained, log, record, relaunch, server, supervisor
 from provision.serving.status import Status, status
 
 if TYPE_CHECKING:
@@ -38,10 +39,18 @@ def serve() -> None:
 @name_argument
 @common.wishes
 @click.option("--free-port", is_flag=True, help="Stop whoever listens on the port, after naming them.")
+@click.option("--restart", "self_healing", is_flag=True, help="Start it again whenever it dies.")
 @common.as_json
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 def start(
-    name: str | None, file: str | None, extra: tuple[str, ...], *, free_port: bool, as_json: bool, **flags: Any
+    name: str | None,
+    file: str | None,
+    extra: tuple[str, ...],
+    *,
+    free_port: bool,
+    self_healing: bool,
+    as_json: bool,
+    **flags: Any,
 ) -> Shown:
     """Start a server and wait until it is ready.
 
@@ -50,12 +59,15 @@ def start(
     """
     host, wishes = common.local_host(), common.options(file, {**flags, "name": name})
     if not wishes.target:
-        return _start_again(host, wishes, as_json=as_json)
+        return _start_again(host, wishes, self_healing=self_healing, as_json=as_json)
     key = config.secret("SGPROV_API_KEY")
-    manner = bootstrap.Manner(only=("port", "server"), free_port=free_port, extra=extra, api_key=key)
+    restarts = keeping_up.RESTARTS if self_healing else 0
+    manner = bootstrap.Manner(only=("port", "server"), free_port=free_port, extra=extra, restarts=restarts, api_key=key)
     with progress.watching(as_json=as_json) as watcher:
         plan = bootstrap.make_plan(host, wishes, manner)
-        lacking = next((s for s in plan.steps if s.id in {"environment", "model"} and not s.satisfied(host)), None)
+        lacking = next(
+            (s for s in plan.steps if s.id in {"environment", "model", "image"} and not s.satisfied(host)), None
+        )
         if lacking:
             raise StepFailed(
                 f"nothing to serve from yet: {lacking.preview()}",
@@ -63,6 +75,9 @@ def start(
             )
         watcher.decided(plan)
         report = bootstrap.carry_out(plan, host, dry_run=False, watcher=watcher)
+    if self_healing and report.ok:
+        name = wishes.name or wishes.target
+        report = replace(report, data={**report.data, "kept_up": keeping_up.keep(host, wishes, name)})
     return Shown(
         command="serve",
         data=report_data(report),
@@ -73,11 +88,16 @@ def start(
     )
 
 
-def _start_again(host: LocalHost, wishes: config.Options, *, as_json: bool) -> Shown:
+def _start_again(host: LocalHost, wishes: config.Options, *, self_healing: bool, as_json: bool) -> Shown:
     servers, known = find_one(host, wishes)
     if status(host, known).health == "running":
-        return _one(host, known, changed=False)
-    return _restarted(host, servers, known, as_json=as_json)
+        shown = _one(host, known, changed=False)
+    else:
+        shown = _restarted(host, servers, known, as_json=as_json)
+    if self_healing and shown.ok:
+        kept_up = keeping_up.keep(host, replace(wishes, prefix=servers.removesuffix("/servers")), known.name)
+        shown = replace(shown, data={**shown.data, "kept_up": kept_up}, changed=True)
+    return shown
 
 
 @serve.command()
@@ -88,7 +108,21 @@ def restart(name: str | None, prefix: str | None, *, as_json: bool) -> Shown:
     """Stop a server and start it again with the same settings; after a rollback, from the environment gone back to."""
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
     servers, known = find_one(host, wishes)
-    return _restarted(host, servers, known, as_json=as_json)
+    shown = _restarted(host, servers, known, as_json=as_json)
+    if known.supervised and shown.ok:
+        keeping_up.keep(host, replace(wishes, prefix=servers.removesuffix("/servers")), known.name)
+    return shown
+
+
+@serve.command(hidden=True)
+@click.argument("name")
+@common.prefix
+def supervise(name: str, prefix: str | None) -> int:
+    """Keep a server up until it is stopped: what `start --restart` runs in the background. Exit 6 when it gives up."""
+    host = common.local_host()
+    servers, _ = find_one(host, config.load({"name": name, "prefix": prefix}))
+    supervisor.supervise(host, servers, name=name, tell=render.print_line)
+    return 0
 
 
 @serve.command()
@@ -154,6 +188,7 @@ def logs(
         raise UsageError("`--follow` has no end, and `--json` prints one object", hint="leave one of them out")
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
     _, known = find_one(host, wishes)
+    known = contained.adopt(host, known)
     if as_json:
         return _log_data(known, lines=lines, explain=explain)
     if explain:

@@ -1,6 +1,6 @@
 """Which stack a host gets, and why not each of the others: data in, `Decision` or `UnsupportedHost` out."""
 
 from provision.decision.choose import Question, decide, weigh_targets
-from provision.decision.model import Candidate, Decision, Fit, Places
+from provision.decision.model import Candidate, Decision, Fit, Hosting, Places
 
-__all__ = ["Candidate", "Decision", "Fit", "Places", "Question", "decide", "weigh_targets"]
+__all__ = ["Candidate", "Decision", "Fit", "Hosting", "Places", "Question", "decide", "weigh_targets"]

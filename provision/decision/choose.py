@@ -12,7 +12,8 @@ from msgspec.structs import replace as replaced
 from provision.catalog.load import Catalog
 from provision.catalog.rows import Layout, Serve, Target
 from provision.config import Options
-from provision.decision.model import Decision, Fit, Places
+from provision.decision.hosting import as_wished, choose, hosting, reference_of
+from provision.decision.model import Candidate, Decision, Fit, Hosting, Places
 from provision.decision.weigh import Setting, image_candidate, minor, stack_candidate
 from provision.errors import UnsupportedHost, UsageError, WrongPython
 from provision.facts.model import Facts, Gpu
@@ -88,6 +89,7 @@ def places_of(layout: Layout, wishes: Options, home: str) -> Places:
         prefix=prefix,
         models=absolute(wishes.model_directory or models),
         huggingface=absolute(wishes.cache_directory or layout.huggingface),
+        nim=absolute(wishes.cache_directory or layout.nim),
     )
 
 
@@ -119,12 +121,14 @@ def _fit(target: Target, question: Question) -> Fit:
         python=python,
         interpreter=interpreter,
         places=places_of(target.layout, wishes, question.home),
+        wishes=wishes,
         sizes=question.sizes,
         installed=question.installed,
         begun=question.begun,
     )
     stacks = [stack_candidate(catalog.stack(name), available(question.locks, name), setting) for name in target.stacks]
-    images = [image_candidate(catalog.image(name), setting) for name in target.images]
+    rows = [as_wished(catalog.image(name), wishes) for name in target.images]
+    images = [image_candidate(row, setting, instead=catalog.images) for row in rows]
     candidates = [*images, *stacks] if target.prefer == "image" else [*stacks, *images]
     if wishes.stack:
         candidates = [one for one in candidates if one.name == wishes.stack]
@@ -214,10 +218,15 @@ def _decision(fit: Fit, question: Question, passed_over: Sequence[Fit]) -> Decis
                 fix=("name those of one kind with `--gpus`",),
             )
         )
+    serve = serve_of(fit.target, wishes)
+    if chosen.image and chosen.image.model:
+        # Whatever it was called when it was asked for: this is the name that clients have to say.
+        serve = replaced(serve, model=chosen.image.model)
     return Decision(
         target=fit.target,
         places=places_of(fit.target.layout, wishes, question.home),
-        serve=serve_of(fit.target, wishes),
+        serve=serve,
+        hosting=_hosting(chosen, question, gpus),
         stack=chosen.stack,
         lock=chosen.lock,
         python=chosen.lock.python if chosen.lock else None,
@@ -229,6 +238,17 @@ def _decision(fit: Fit, question: Question, passed_over: Sequence[Fit]) -> Decis
         download_bytes=chosen.download_bytes,
         disk_bytes=chosen.disk_bytes,
     )
+
+
+def _hosting(chosen: Candidate, question: Question, gpus: Sequence[Gpu]) -> Hosting | None:
+    wishes, facts = question.wishes, question.facts
+    reference = reference_of(chosen.image, facts.arch) if chosen.image else wishes.image
+    if reference is None:
+        return None
+    engine, _ = choose(facts, wishes, gpus=bool(gpus))
+    assert engine is not None  # noqa: S101  # else the candidate would not fit
+    named = [gpu.index for gpu in gpus] if wishes.gpus else []
+    return hosting(engine, reference, facts.arch, named if gpus else None)
 
 
 def serve_of(target: Target, wishes: Options) -> Serve:

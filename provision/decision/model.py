@@ -17,6 +17,21 @@ class Places:
     prefix: str
     models: str
     huggingface: str
+    nim: str = "/root/.cache/nim"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hosting:
+    """The container that a server is to run in: the engine, the image, and how it gets which GPUs (none: all).
+
+    `arch` is Docker's name of this machine's.
+    """
+
+    program: Literal["docker", "podman"]
+    reference: str
+    arch: str
+    gpus: Literal["runtime", "cdi"] | None = None
+    devices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +84,8 @@ class Fit:
 class Decision:
     """What this host is to become. Either `stack` with its `lock` and `python` ("3.10"), or `image`, is set.
 
-    `interpreter` is the path of an interpreter that fits, None where one has to be provided.
+    `interpreter` is the path of an interpreter that fits, None where one has to be provided. `hosting` is the container
+    that it runs in: always for an image, for a stack only where the user named one.
     """
 
     target: Target
@@ -80,6 +96,7 @@ class Decision:
     python: str | None = None
     interpreter: str | None = None
     image: Image | None = None
+    hosting: Hosting | None = None
     candidates: tuple[Candidate, ...] = ()
     why: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()

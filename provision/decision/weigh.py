@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from packaging.version import InvalidVersion, Version
 
 from provision.catalog.rows import Image, Stack
+from provision.config import Options
+from provision.decision.hosting import ARCHS, choose
 from provision.decision.model import Candidate, Places
 from provision.facts.model import Facts, Gpu
 from provision.locks.coverage import of_lock, runs_on
@@ -17,8 +19,6 @@ from provision.report import Finding, Severity
 
 _GIB = 1024**3
 _GB = 1e9
-# Docker's names of CPU architectures.
-_DOCKER_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 # NVIDIA's consumer and workstation names: no forward-compatibility package exists for them.
 _CONSUMER_NAMES = ("geforce", "titan", "rtx ", "quadro", "graphics device")
 
@@ -37,7 +37,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a stack or image is weighed against.
+    """What a stack or image is weighed against; `wishes` say which model, and which container engine.
 
     `gpus` are those to use (none for the CPU), `python` the minor version to use ("3.10") or None, `interpreter` a
     path that the user named.
@@ -46,6 +46,7 @@ class Setting:
     facts: Facts
     gpus: Sequence[Gpu]
     places: Places
+    wishes: Options = field(default_factory=Options)
     python: str | None = None
     interpreter: str | None = None
     sizes: Mapping[str, Sizes] = field(default_factory=dict)
@@ -74,6 +75,9 @@ def stack_candidate(stack: Stack, locks: Sequence[Lock], setting: Setting) -> Ca
     begun = lock is not None and any(lock.digest[:12] in name for name in setting.begun)
     if disk and not begun:
         _weigh_disk(disk, facts, setting.places, verdict)
+    if setting.wishes.image:
+        engine, told = choose(facts, setting.wishes, gpus=bool(gpus))
+        verdict.weigh(engine is not None, told, told)
     return Candidate(
         name=stack.name,
         kind="stack",
@@ -88,25 +92,24 @@ def stack_candidate(stack: Stack, locks: Sequence[Lock], setting: Setting) -> Ca
     )
 
 
-def image_candidate(image: Image, setting: Setting) -> Candidate:
-    """Weigh a container image: architecture, driver, machine code, and an engine that can hand out GPUs."""
+def image_candidate(image: Image, setting: Setting, *, instead: Sequence[Image] = ()) -> Candidate:
+    """Weigh a container image: architecture, driver, machine code, and an engine that can hand out GPUs.
+
+    `instead` are the other rows, of which one for this architecture is named where this one is not.
+    """
     verdict, facts, gpus = Verdict(), setting.facts, setting.gpus
-    arch = _DOCKER_ARCH.get(facts.arch, facts.arch)
-    archs = ", ".join(image.archs)
-    verdict.weigh(arch in image.archs, f"image for {arch}", f"an image for {archs}, this host is {arch}")
+    arch = ARCHS.get(facts.arch, facts.arch)
+    verdict.weigh(arch in image.archs, f"image for {arch}", _wrong_arch(image, arch, instead))
+    if setting.wishes.model and image.model and not _is_model(setting.wishes.model, image.model):
+        verdict.objections.append(f"serves `{image.model}`, not `{setting.wishes.model}`")
     _weigh_driver(image.min_driver, image.cuda, facts, gpus, verdict)
     for capability in sorted({gpu.compute_capability for gpu in gpus if gpu.compute_capability}):
-        covered = runs_on(image.native, (), capability, None)
-        listed = ", ".join(image.native)
-        verdict.weigh(covered.runs, f"holds code for {capability}", f"holds code for {listed}, not for {capability}")
-    engines = [engine for engine in facts.engines if engine.running]
-    if not engines:
-        told = "; ".join(engine.problem for engine in facts.engines if engine.problem)
-        verdict.objections.append(told or "needs Docker or Podman, neither is here")
-    elif not any(engine.nvidia_runtime or engine.cdi for engine in engines):
-        verdict.objections.append(f"{engines[0].name} cannot hand out GPUs: no NVIDIA runtime and no CDI")
-    else:
-        verdict.reasons.append(f"{engines[0].name} hands out GPUs")
+        if native := image.native.get(arch):  # type: ignore[call-overload]  # any name of an architecture may be asked
+            covered, listed = runs_on(native, (), capability, None), ", ".join(native)
+            not_held = f"holds code for {listed}, not for {capability}"
+            verdict.weigh(covered.runs, f"holds code for {capability}", not_held)
+    engine, told = choose(facts, setting.wishes, gpus=bool(gpus))
+    verdict.weigh(engine is not None, told, told)
     return Candidate(
         name=image.name,
         kind="image",
@@ -116,6 +119,18 @@ def image_candidate(image: Image, setting: Setting) -> Candidate:
         warnings=tuple(verdict.warnings),
         download_bytes=int(image.size_gib * _GIB) if image.size_gib else None,
     )
+
+
+def _wrong_arch(image: Image, arch: str, instead: Sequence[Image]) -> str:
+    right = [one for one in instead if arch in one.archs and one.engine == image.engine]
+    same = [one for one in right if one.model == image.model] or right
+    hint = f"; for {arch} there is `{same[0].name}`" if same else ""
+    return f"an image for {', '.join(image.archs)}, this host is {arch}{hint}"
+
+
+def _is_model(wished: str, name: str) -> bool:
+    """Whether `qwen3-32b` or `qwen/qwen3-32b` names the model `qwen/qwen3-32b`."""
+    return wished in {name, name.rpartition("/")[2]}
 
 
 def at_least(text: str, floor: str) -> bool | None:

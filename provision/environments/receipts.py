@@ -17,7 +17,7 @@ HISTORY = "receipts"
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """One successful run. Either `environment` (a name) with its lock, or `image` (by digest), is set.
+    """One successful run. Either `environment` (a name) with its lock, or `image` with its digest, is set.
 
     `time` is UTC (ISO 8601). `smoke` is what the smoke test measured; no field ever holds a secret. After a rollback
     `rolled_back_from` is the environment that was left: servers of it follow when they are started again.
@@ -31,6 +31,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     python: str | None = None
     interpreter: str | None = None
     image: str | None = None
+    image_digest: str | None = None
     model: str | None = None
     port: int | None = None
     smoke: dict[str, Any] = {}

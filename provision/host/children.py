@@ -22,17 +22,28 @@ _POLL_S = 0.01
 
 @contextmanager
 def child(
-    argv: Sequence[str], environment: Mapping[str, str], *, stderr: int, directory: str | None = None
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    stderr: int,
+    directory: str | None = None,
+    stdin: str | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running process in a session of its own; leaving the block by an exception ends it with all its children.
 
+    It reads `stdin` and then the end of it; nothing without one.
     Raises `CommandFailed` where the program is not there or cannot be started.
     """
     started: list[subprocess.Popen[bytes]] = []
     try:
         # Ctrl-C in the middle of `Popen` would leave a process that runs and that nobody knows of.
         with interruption_deferred():
-            started.append(_started(argv, environment, stderr=stderr, directory=directory))
+            piped = subprocess.DEVNULL if stdin is None else subprocess.PIPE
+            started.append(_started(argv, environment, stdin=piped, stderr=stderr, directory=directory))
+        if started[0].stdin and stdin is not None:
+            # A key, which every pipe takes at once; a program that did not read it says why itself.
+            with contextlib.suppress(BrokenPipeError), started[0].stdin as entrance:
+                entrance.write(stdin.encode())
         yield started[0]
     except BaseException:
         for process in started:
@@ -66,12 +77,12 @@ def _signal_group(leader: int, number: int) -> bool:
 
 
 def _started(
-    argv: Sequence[str], environment: Mapping[str, str], *, stderr: int, directory: str | None
+    argv: Sequence[str], environment: Mapping[str, str], *, stdin: int, stderr: int, directory: str | None
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             list(argv),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=stderr,
             env=dict(environment),

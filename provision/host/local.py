@@ -218,12 +218,14 @@ class LocalHost:
         variables: Mapping[str, str | None] | None = None,
         directory: str | None = None,
         on_line: Callable[[str], None] | None = None,
+        stdin: str | None = None,
     ) -> Outcome:
         start = time.monotonic()
         command = tuple(argv)
         lines: deque[str] = deque(maxlen=2000)
         timed_out = threading.Event()
-        with child(command, self._with(variables), stderr=subprocess.STDOUT, directory=directory) as process:
+        environment = self._with(variables)
+        with child(command, environment, stderr=subprocess.STDOUT, directory=directory, stdin=stdin) as process:
 
             def stop() -> None:
                 timed_out.set()

@@ -151,10 +151,12 @@ class Host(HostView, Protocol):
         variables: Mapping[str, str | None] | None = None,
         directory: str | None = None,
         on_line: Callable[[str], None] | None = None,
+        stdin: str | None = None,
     ) -> Outcome:
         """Run a command that changes something, in a process group of its own that ends with us.
 
         `variables` are set in its environment (None removes one); `on_line` sees every line of output as it comes.
+        `stdin` is what it reads: the way for a credential, which is in no list of processes and in no file.
         Raises `CommandFailed` with the end of the output on a status other than 0, on a timeout, and where the
         program is not installed.
         """

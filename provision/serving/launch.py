@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Literal
 
 import msgspec
 
@@ -20,9 +21,21 @@ _ELSEWHERE = ("model", "extra")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inside:
+    """The container that a server runs in. `secrets` are names of variables that the engine hands on by itself."""
+
+    program: Literal["docker", "podman"]
+    name: str
+    port: int
+    secrets: tuple[str, ...] = ()
+    restarts: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Launch:
     """A server, ready to be started: its command, the variables to set, where it answers and what ports it takes.
 
+    With `container` the command is that of the container's engine, and what it prints is the container's id.
     `serve`, `python` and `given` are what it was rendered from, None where the command was not made by `render`.
     `key_file` is where a server with an API key finds it.
     """
@@ -34,6 +47,7 @@ class Launch:
     url: str
     model: str
     ports: tuple[DerivedPort, ...] = ()
+    container: Inside | None = None
     serve: Serve | None = None
     python: str | None = None
     given: dict[str, str] = field(default_factory=dict)
@@ -65,7 +79,7 @@ def render(
     }
     for flag, value in _flags(row, version, serve):
         argv += [word.format(value=value) for word in flag.argv]
-        variables |= flag.variables
+        variables |= {name: text.format(value=value) for name, text in flag.variables.items()}
     return Launch(
         engine=engine,
         version=version,

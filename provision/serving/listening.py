@@ -15,6 +15,8 @@ def check_free(view: HostView, launch: Launch, *, instead_of: Server | None = No
 
     The engine itself would say so only after minutes of loading. Where listeners cannot be seen, that is left to it.
     """
+    if launch.container or (instead_of and instead_of.container):
+        return  # an engine says so at once; where it has the port for the one that is replaced, it gives it up
     needed = [port for port in launch.ports if port.fixed]
     taken = [(port, one) for one in _listeners(view) for port in needed if port.holds(one.port)]
     ours = _pids(view, instead_of) if taken and instead_of else frozenset[int]()
@@ -31,6 +33,8 @@ def check_owner(view: HostView, server: Server) -> None:
 
     An owner who cannot be seen may be the server.
     """
+    if server.container:
+        return  # its engine listens, and lets no two containers have one port
     port = urlsplit(server.url).port
     found = [one for one in _listeners(view) if one.port == port]
     if not found or any(one.pid is None for one in found):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from provision.catalog.engines import Probe
 from provision.errors import ServingFailed
 from provision.host.view import HostView
-from provision.serving import keys, log, processes
+from provision.serving import contained, keys, log, processes
 from provision.serving.client import Client, NoAnswer
 from provision.serving.listening import check_owner
 from provision.serving.phases import LaunchLog, Phase
@@ -52,6 +52,8 @@ class Wait:
         self._tell()
         while True:
             alive = self._alive()
+            if not alive:
+                contained.settle(self.host, self.server)
             self._read(tail.lines() if alive else tail.remaining())
             if self.watch.death:
                 self._hear_out(tail)
@@ -123,8 +125,9 @@ class Wait:
     def _failed(self, what: str) -> ServingFailed:
         lines = log.last_lines(self.server.log)
         end = "\n".join(f"  {line}" for line in lines) or "  (it wrote nothing)"
+        how = contained.ending(self.host, self.server)
         return ServingFailed(
-            f"the server `{self.server.name}` {what} while {self.watch.phase}, after {self._seconds:.0f} s;"
+            f"the server `{self.server.name}` {what}{how} while {self.watch.phase}, after {self._seconds:.0f} s;"
             f" the end of `{self.server.log}`:\n{end}",
             hint=f"`sgprov diagnose {self.server.log}` names the cause where it is a known one",
         )

@@ -12,7 +12,7 @@ from provision.errors import UsageError
 from provision.host.view import Host, HostView
 from provision.secrets import mask
 from provision.serving import keys, processes
-from provision.serving.launch import Launch
+from provision.serving.launch import Inside, Launch
 from provision.serving.ports import DerivedPort
 from provision.serving.processes import ProcessStat
 
@@ -51,6 +51,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None = None
     started_ticks: int = 0
     ready_after_s: float | None = None
+    container: Inside | None = None
+    supervised: bool = False
     schema: int = 1
 
     @property
@@ -68,6 +70,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             python=self.python,
             given=self.given,
             key_file=self.key_file,
+            container=self.container,
         )
 
     def runs(self, launch: Launch) -> bool:
@@ -77,7 +80,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     def public(self) -> dict[str, object]:
         """What a report may hold of it."""
         shown = ("name", "engine", "version", "stack", "model", "url", "log", "started", "pid", "ready_after_s")
-        return {name: getattr(self, name) for name in shown} | {"command": mask(" ".join(self.argv))}
+        container = {"container": self.container.name} if self.container else {}
+        return {name: getattr(self, name) for name in shown} | container | {"command": mask(" ".join(self.argv))}
 
 
 def directory_of(servers: str, name: str) -> str:

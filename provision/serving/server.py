@@ -16,7 +16,7 @@ import msgspec
 from provision.catalog.engines import engine
 from provision.errors import ServingFailed, UsageError
 from provision.host.view import Host
-from provision.serving import keys, log, processes, record
+from provision.serving import contained, keys, log, processes, record
 from provision.serving.launch import Launch
 from provision.serving.listening import check_free
 from provision.serving.phases import LaunchLog, Phase
@@ -90,8 +90,9 @@ def wait_until_ready(
     try:
         seconds = wait.run()
     except ServingFailed:
-        _end(host, server, grace_s=_INTERRUPTED_GRACE_S)
-        record.save(host, msgspec.structs.replace(server, state="failed"))
+        if (now := record.load(host, server.directory)) is None or now.state != "stopped":
+            _end(host, server, grace_s=_INTERRUPTED_GRACE_S)
+            record.save(host, msgspec.structs.replace(server, state="failed"))
         raise
     except BaseException:
         _give_up(host, server)
@@ -161,6 +162,17 @@ def restart(
     return start(host, servers, launch or server.launch, name=name, stack=stack or server.stack)
 
 
+def revive(host: Host, server: Server) -> Server | None:
+    """Start a server that died again, with what it was started with; None where somebody else did, or stopped it."""
+    with _alone(server.directory):
+        now = record.load(host, server.directory)
+        if now is None or now.id != server.id or now.state == "stopped":
+            return None
+        _end(host, now, grace_s=_INTERRUPTED_GRACE_S)
+        again = _start(host, server.directory, now.launch, name=now.name, stack=now.stack)
+        return record.save(host, msgspec.structs.replace(again, supervised=now.supervised))
+
+
 def known(host: Host, servers: str, *, name: str = "default") -> Server:
     """The record of a server. Raises `UsageError` with the names there are."""
     server = record.load(host, record.directory_of(servers, name))
@@ -195,11 +207,15 @@ def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str 
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         machine=processes.machine_name(host),
         boot=processes.boot_id(host),
+        container=launch.container,
     )
     # Written before the process exists too: killed between the two, its id still finds the process.
     record.save(host, server)
-    variables = {**launch.variables, **_no_proxy(host), processes.MARKER: server.id}
-    pid = host.start(launch.argv, log=path, variables=variables)
+    if launch.container:
+        pid = contained.start(host, server, launch.container)
+    else:
+        variables = {**launch.variables, **_no_proxy(host), processes.MARKER: server.id}
+        pid = host.start(launch.argv, log=path, variables=variables)
     process = processes.find(host, pid)
     return record.save(host, msgspec.structs.replace(server, pid=pid, started_ticks=process.started if process else 0))
 
@@ -213,6 +229,7 @@ def _running_well(host: Host, existing: Server, launch: Launch, *, replacing: bo
         raise UsageError(
             f"the server `{existing.name}` runs on `{existing.machine}`", hint="choose another name with `--name`"
         )
+    existing = contained.current(host, existing)
     running = members(host, existing)
     if not running or running[0].pid != existing.pid:
         return False
@@ -232,6 +249,7 @@ def _make_room(host: Host, existing: Server, *, same: bool) -> None:
 
     What is not well, or is dead and left children behind, is not worth going back to.
     """
+    existing = contained.current(host, existing)
     living = members(host, existing)
     serves = existing.state == "ready" and bool(living) and living[0].pid == existing.pid
     if serves and not same:
@@ -249,9 +267,10 @@ def _give_up(host: Host, server: Server) -> None:
 
 def _end(host: Host, server: Server, *, grace_s: float) -> int:
     """End all processes of a server: how many there were. The first is asked, all are made to in the end."""
+    ended = int(contained.end(host, server, grace_s=grace_s)) if server.container else 0
     tracked = {process.pid: process for process in members(host, server)}
     if not tracked:
-        return 0
+        return ended
     leader = tracked.get(server.pid or 0)
     asked = (leader,) if leader else tuple(tracked.values())
     _signal(host, asked, signal.SIGTERM)

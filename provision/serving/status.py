@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -10,7 +11,7 @@ from typing import Literal
 from provision.catalog.engines import engine
 from provision.host.view import HostView
 from provision.secrets import mask
-from provision.serving import keys, log, processes, record
+from provision.serving import contained, keys, log, processes, record
 from provision.serving.client import Client, NoAnswer
 from provision.serving.phases import LaunchLog
 from provision.serving.record import Server, members
@@ -37,9 +38,13 @@ def status(host: HostView, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_
     """Look at one server; nothing is changed."""
     if server.machine != processes.machine_name(host) and server.state in {"starting", "ready"}:
         return _made(server, "elsewhere", f"was started on `{server.machine}`")
-    living = tuple(process.pid for process in members(host, server))
-    if server.pid not in living:
-        return _without_process(server, living)
+    again = contained.current(host, server)
+    living = tuple(process.pid for process in members(host, again))
+    if again.pid not in living:
+        return _without_process(host, server, living)
+    if again != server:
+        # Started again by its engine: what the log says is of the life before.
+        return _asked(again, living, Client(server.url, timeout_s=timeout_s))
     watch = _watched(server)
     if watch.death:
         return _made(server, "unhealthy", f"is breaking down: {mask(watch.death)}", living)
@@ -55,14 +60,28 @@ def all_servers(host: HostView, servers: str) -> tuple[Status, ...]:
     return tuple(status(host, server) for server in found if server)
 
 
-def _without_process(server: Server, living: tuple[int, ...]) -> Status:
+def _without_process(host: HostView, server: Server, living: tuple[int, ...]) -> Status:
+    how = contained.ending(host, server)
+    if server.container:
+        living = ()  # who copies its log ends with it
     left = f"; it left {len(living)} processes behind, which `sgprov serve stop` ends" if living else ""
     if server.state == "stopped" and not living:
         return _made(server, "stopped", "was stopped")
+    if given_up := _given_up(host, server):
+        return _made(server, "dead", given_up, living)
     if server.state == "failed":
-        return _made(server, "dead", f"failed to start{left}", living)
+        return _made(server, "dead", f"failed to start{how}{left}", living)
     lines = log.last_lines(server.log, 1)
-    return _made(server, "dead", f"ended by itself{left}" + (f"; last line: {lines[0]}" if lines else ""), living)
+    return _made(server, "dead", f"ended by itself{how}{left}" + (f"; last line: {lines[0]}" if lines else ""), living)
+
+
+def _given_up(host: HostView, server: Server) -> str | None:
+    """What its supervisor said last, where it has given up (`supervisor.py` writes it)."""
+    lines = (host.read(f"{server.directory}/events.jsonl") or "").splitlines()
+    if not server.supervised or not lines or '"gave-up"' not in lines[-1]:
+        return None
+    last = json.loads(lines[-1])
+    return f"was given up after {last['failures']} fast failures: {mask(str(last['reason']))}"
 
 
 def _asked(server: Server, living: tuple[int, ...], client: Client) -> Status:

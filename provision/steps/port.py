@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from provision.containers import engine
 from provision.errors import ProbeError, StepFailed
 from provision.host import Host, HostView, Listener
 from provision.secrets import mask
@@ -79,6 +80,13 @@ class Port:
 
     def check(self, view: HostView) -> None:
         strangers = self._strangers(view)
+        if containers := engine.on_port(view, self.ports[0]) if strangers else ():
+            # Whoever listens only hands the port on; the container is what users know.
+            program, name, image = containers[0]
+            raise StepFailed(
+                f"port {self.ports[0]} is taken by the container `{name}` ({image})",
+                hint=f"`{program} stop {name}`, or `--port auto` takes the next free one",
+            )
         if strangers and not self.free:
             raise StepFailed(
                 "\n".join(describe(one, self.ports[0]) for one in strangers), hint=self._hint(view, strangers)
@@ -89,6 +97,8 @@ class Port:
     def _strangers(self, view: HostView) -> tuple[Listener, ...]:
         """Listeners on our ports that are not our own server, one for each port and process."""
         taken = [listener for listener in _listeners(view) if listener.port in self.ports]
+        if taken and self._is_published(view):
+            return ()
         ours = self._ours(view) if taken else frozenset[int]()
         return tuple({(one.port, one.pid): one for one in taken if one.pid not in ours}.values())
 
@@ -98,6 +108,14 @@ class Port:
             return frozenset()
         tree = processes.tree(view, pid=server.pid, started=server.started_ticks, marker=server.id)
         return frozenset(process.pid for process in tree)
+
+    def _is_published(self, view: HostView) -> bool:
+        """Whether our own server's container has the port: who listens then is a part of the container's engine."""
+        server = record.load(view, self.server) if self.server else None
+        if server is None or server.container is None:
+            return False
+        ours = (server.container.program, server.container.name)
+        return any((program, name) == ours for program, name, _ in engine.on_port(view, self.ports[0]))
 
     def _wait(self, host: Host) -> tuple[Listener, ...]:
         deadline = time.monotonic() + self.patience_s

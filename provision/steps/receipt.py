@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from provision import environments
+from provision.containers import images
+from provision.environments.receipts import LATEST
 from provision.errors import StepFailed
 from provision.host import Host, HostView
 from provision.steps.base import Progress
@@ -18,12 +20,16 @@ from provision.steps.base import Progress
 class WriteReceipt:
     """The latest receipt says the same as `receipt`, whose time is set when it is written.
 
-    `smoke` is the file with the result of this run's smoke test, None where it has none.
+    `smoke` is the file with the result of this run's smoke test, None where it has none. `program` is the container
+    engine that knows the digest of the receipt's image. Several servers under one prefix have each their own as well,
+    in the directory `server`.
     """
 
     prefix: str
     receipt: environments.Receipt
     smoke: str | None = None
+    program: str | None = None
+    server: str | None = None
 
     @property
     def id(self) -> str:
@@ -35,10 +41,13 @@ class WriteReceipt:
         return f"write `{self.prefix}/receipt.json`"
 
     def satisfied(self, host: HostView) -> bool:
-        latest = environments.read_receipt(host, self.prefix)
+        latest = environments.read_receipt(host, self.server or self.prefix)
         # What was installed without a test and has passed one now is to say so.
         untold = self.smoke is not None and latest is not None and not latest.smoke
-        return self.receipt.same_as(latest) and not untold
+        # What a rollback or another server wrote last may name another environment than the one in use from now on.
+        last = environments.read_receipt(host, self.prefix) if self.receipt.environment else None
+        named = self.receipt.environment is None or (last is not None and last.environment == self.receipt.environment)
+        return self._whole(host).same_as(latest) and named and not untold
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         tell(Progress(text=self.preview()))
@@ -49,6 +58,16 @@ class WriteReceipt:
                 hint="without `--skip switch` the environment is put in use first",
             )
         text = host.read(self.smoke) if self.smoke else None
-        receipt = structs.replace(self.receipt, smoke=json.loads(text)) if text else self.receipt
+        whole = self._whole(host)
+        receipt = structs.replace(whole, smoke=json.loads(text)) if text else whole
         written = environments.write_receipt(host, self.prefix, receipt)
+        if self.server:
+            host.write(f"{self.server}/{LATEST}", host.read(f"{self.prefix}/{LATEST}") or "")
         return f"`{self.prefix}/receipt.json`, {written.time}"
+
+    def _whole(self, view: HostView) -> environments.Receipt:
+        """With the digest of the image, which a moving tag has only once it is here."""
+        if self.program is None or self.receipt.image is None:
+            return self.receipt
+        here = images.find(view, self.program, self.receipt.image)
+        return structs.replace(self.receipt, image_digest=(here.digest or here.id) if here else None)

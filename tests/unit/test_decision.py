@@ -44,6 +44,8 @@ def asked(facts: Facts, **wishes: str) -> Decision:
         ("h200", "sglang-0.5.15.post1", "3.12"),
         ("gb10", "sglang-latest-cu130", None),
         ("gb10-nim", "nim-llama-3.1-8b-instruct-dgx-spark", None),
+        ("nim", "nim-llama-3.1-8b-instruct", None),
+        ("sglang-image", "sglang-latest-cu130", None),
         ("slurm-efa", "sglang-0.5.15.post1", "3.10"),
         ("nvidia", "sglang-0.5.23", "3.12"),
     ],
@@ -56,8 +58,8 @@ def test_each_target_fits_the_machine_it_is_for(target: str, chosen: str, python
 
 
 def test_every_target_is_tested_above() -> None:
-    assert len(CATALOG.targets) == 12
-    assert len({target.name for target in CATALOG.targets}) == 12
+    assert len(CATALOG.targets) == 14
+    assert len({target.name for target in CATALOG.targets}) == 14
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,16 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "provision"
 LAYERS = [
     *("errors", "report", "secrets", "config", "host", "facts", "catalog", "locks", "assume", "decision"),
-    *("environments", "diagnosis", "serving", "steps", "plan", "checks", "runner", "bootstrap"),
-    *("bundle", "benchmark", "slurm", "fleet", "cli"),
+    *("environments", "diagnosis", "containers", "login", "serving", "steps", "plan", "launches", "checks", "runner"),
+    *("bootstrap", "bundle", "benchmark", "experiments", "slurm", "fleet", "cli"),
 ]
 # `facts` names GPUs by the catalog's table: data that knows nothing of facts.
 ALLOWED = {("facts", "catalog"), ("host", "secrets")}
 # Who may hold a `Host`: everything else gets a `HostView`, and the type checker refuses a check that changes something.
-MAY_CHANGE = {"host", "environments", "serving", "steps", "runner", "bootstrap", "bundle", "fleet", "slurm", "cli"}
+MAY_CHANGE = {
+    *("host", "environments", "containers", "login", "serving", "steps", "runner", "bootstrap"),
+    *("bundle", "experiments", "fleet", "slurm", "cli"),
+}
 
 
 def modules() -> list[Path]:

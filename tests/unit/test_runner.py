@@ -21,7 +21,7 @@ from provision.host import Host, HostView, Listener
 from provision.plan import Plan
 from provision.report import Finding, Severity, Status
 from provision.serving import record, server
-from provision.serving.launch import at
+from provision.serving.launch import Launch, at
 from provision.serving.record import Server
 from provision.steps import Applied, Progress, Step
 from provision.steps.port import Port
@@ -59,7 +59,8 @@ def plan(*steps: Step, left_out: frozenset[str] = frozenset()) -> Plan:
     catalog = Catalog()
     facts = assume.facts(catalog.target("cpu").assume)
     decision = decide(Question(wishes=Options(target="cpu"), facts=facts, catalog=catalog, locks=folder("lockfiles")))
-    return Plan(decision=decision, steps=steps, left_out=left_out)
+    launch = Launch(engine="sglang", version="0.5.23", argv=(), url="http://127.0.0.1:1", model="m")
+    return Plan(decision=decision, steps=steps, launch=launch, left_out=left_out)
 
 
 def statuses(*steps: Change, dry_run: bool = False, left_out: frozenset[str] = frozenset()) -> list[Status]:

@@ -1,0 +1,175 @@
+"""The launch of a decision: as a process of its environment, or in a container."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from msgspec import structs
+
+from provision import config, environments, plan
+from provision.catalog.rows import Image
+from provision.config import Options
+from provision.containers import run
+from provision.containers.run import Container, Gpus, Mount, Publish
+from provision.decision import Decision, Hosting
+from provision.host import HostView
+from provision.serving.launch import Inside, Launch, render, url_of
+from provision.serving.ports import DerivedPort
+from provision.serving.tiny_model import SERVED_NAME
+
+_EVERYWHERE = "0.0.0.0"  # noqa: S104  # inside a container; what is reached from outside is published
+
+
+def of(
+    view: HostView,
+    decision: Decision,
+    model: str | None,
+    wishes: Options,
+    *,
+    name: str,
+    restarts: int = 0,
+    key_file: str | None = None,
+) -> Launch:
+    """The launch of a decision; `model` as bootstrap resolved it, `name` the server's.
+
+    `key_file` is for a process: a container gets no key.
+    """
+    if decision.hosting is None:
+        return as_process(decision, model or "", wishes, key_file=key_file)
+    if decision.image is None:
+        container = _of_stack(view, decision, decision.hosting, model or "", wishes)
+    else:
+        container = _of_image(view, decision, decision.hosting, decision.image, model)
+    container = replace(container, name=f"sgprov-{name}", restarts=restarts)
+    return _contained(decision, container, model or "")
+
+
+def as_process(decision: Decision, model: str, wishes: Options, *, key_file: str | None = None) -> Launch:
+    """The stack, started from its environment."""
+    stack, lock = decision.stack, decision.lock
+    assert stack is not None and lock is not None  # noqa: S101, PT018  # a decision without an image has both
+    python = environments.python_of(environments.path_for(decision.places.prefix, lock))
+    path, serve = _path(decision, model), decision.serve
+    if model == plan.BUILTIN_MODEL:
+        serve = structs.replace(serve, served_name=serve.served_name or SERVED_NAME)
+    elif path and not path.startswith("/"):
+        # It will be served from where it was fetched to, and is to be called what it was asked for by.
+        serve = structs.replace(serve, served_name=serve.served_name or model)
+    gpus = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": wishes.gpus} if wishes.gpus else {}
+    given = plan.variables_of(decision, gpus)
+    return render(stack.engine, stack.version, serve, python=python, model_path=path, given=given, key_file=key_file)
+
+
+def _of_stack(view: HostView, decision: Decision, hosting: Hosting, model: str, wishes: Options) -> Container:
+    """The environment, its Python and the model, each mounted where it is: paths in it are absolute."""
+    inner = replace(decision, serve=structs.replace(decision.serve, host=_EVERYWHERE))
+    launch = as_process(inner, model, replace(wishes, gpus=None))
+    places, path = decision.places, _path(decision, model)
+    mounts = [Mount(source=f"{places.prefix}/environments", target=f"{places.prefix}/environments")]
+    bytecode = plan.bytecode_of(places)
+    mounts.append(Mount(source=bytecode, target=bytecode, writable=True))
+    base = _python_base(view, decision)
+    mounts.append(Mount(source=base, target=base))
+    if path.startswith("/"):
+        mounts.append(Mount(source=path, target=path))
+    else:
+        mounts.append(Mount(source=places.huggingface, target=places.huggingface, writable=True))
+    return Container(
+        program=hosting.program,
+        name="",
+        image=hosting.reference,
+        command=launch.argv,
+        variables={
+            # A user without an entry in the image's list of users has `/` for a home, and may not write there.
+            "HOME": "/tmp",  # noqa: S108  # the container's own
+            "HF_HOME": places.huggingface,
+            # The environment is mounted for reading only; without its bytecode every start takes twice as long.
+            "PYTHONPYCACHEPREFIX": bytecode,
+            **launch.variables,
+        },
+        mounts=tuple(mounts),
+        publish=_publish(decision, None),
+        gpus=_gpus(hosting),
+        user=_caller(view),
+        ipc_host=hosting.gpus is not None,
+    )
+
+
+def _of_image(view: HostView, decision: Decision, hosting: Hosting, image: Image, model: str | None) -> Container:
+    places, serve = decision.places, structs.replace(decision.serve, host=_EVERYWHERE)
+    path = _path(decision, model or "")
+    launch = render(image.engine, image.version, serve, python=image.python, model_path=path)
+    variables, mounts, secrets = dict(launch.variables), list[Mount](), image.secrets
+    if image.cache:
+        mounts.append(Mount(source=places.nim, target=image.cache, writable=True))
+    else:
+        variables = {"HF_HOME": places.huggingface, **variables}
+        mounts.append(Mount(source=places.huggingface, target=places.huggingface, writable=True))
+    if path.startswith("/"):
+        mounts.append(Mount(source=path, target=path))
+    elif not image.cache and config.secret("HF_TOKEN"):
+        secrets = (*secrets, "HF_TOKEN")
+    return Container(
+        program=hosting.program,
+        name="",
+        image=hosting.reference,
+        command=launch.argv,
+        variables=variables,
+        secrets=secrets,
+        mounts=tuple(mounts),
+        publish=_publish(decision, image.port),
+        gpus=_gpus(hosting),
+        shm_gib=image.shm_gib,
+        ipc_host=decision.target.ipc_host,
+        user=_caller(view) if image.user == "caller" else None,
+    )
+
+
+def _contained(decision: Decision, container: Container, model: str) -> Launch:
+    serve, source = decision.serve, decision.image or decision.stack
+    assert source is not None  # noqa: S101  # a decision has one of them
+    return Launch(
+        engine=source.engine,
+        version=source.version,
+        argv=run.argv(container),
+        url=url_of(serve.host, serve.port),
+        model=_path(decision, model),
+        ports=(DerivedPort(name="http", first=serve.port, last=serve.port, fixed=True),),
+        container=Inside(
+            program=container.program,
+            name=container.name,
+            port=serve.port,
+            secrets=container.secrets,
+            restarts=container.restarts,
+        ),
+    )
+
+
+def _path(decision: Decision, model: str) -> str:
+    if model == plan.BUILTIN_MODEL:
+        return f"{decision.places.models}/{SERVED_NAME}"
+    return str(Path(model).expanduser().absolute()) if model.startswith(("./", "../", "~")) else model
+
+
+def _python_base(view: HostView, decision: Decision) -> str:
+    """The directory that the environment's Python was installed in; under the prefix where sgprov brought it."""
+    if decision.interpreter is None:
+        return f"{decision.places.prefix}/python"
+    real = view.query(["readlink", "--canonicalize", decision.interpreter]).out.strip() or decision.interpreter
+    return str(Path(real).parents[1])
+
+
+def _publish(decision: Decision, inside: int | None) -> Publish:
+    serve = decision.serve
+    return Publish(address=serve.host, port=serve.port, inside=inside or serve.port)
+
+
+def _gpus(hosting: Hosting) -> Gpus | None:
+    return Gpus(by=hosting.gpus, devices=hosting.devices) if hosting.gpus else None
+
+
+def _caller(view: HostView) -> str | None:
+    """Who runs sgprov, as `uid:gid`; None for root, who leaves it to the image."""
+    ids = [view.query(["id", flag]).out.strip() for flag in ("-u", "-g")]
+    return ":".join(ids) if all(ids) and ids[0] != "0" else None

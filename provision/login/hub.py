@@ -1,0 +1,57 @@
+"""Prove a Hugging Face token, and keep it where the hub's own library looks for it."""
+
+from __future__ import annotations
+
+from provision.errors import LoginRefused, Unreachable
+from provision.host import Host, HostView
+from provision.login.asking import Login, ask
+from provision.login.keys import HUB, Key
+
+_DEFAULT = "https://huggingface.co"
+_OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
+
+
+def endpoint(view: HostView) -> str:
+    """The hub, or the mirror that HF_ENDPOINT names."""
+    return (view.variable("HF_ENDPOINT") or _DEFAULT).rstrip("/")
+
+
+def token_path(view: HostView) -> str:
+    """https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables#hftokenpath"""
+    home = view.variable("HOME") or "/root"
+    cache = view.variable("HF_HOME") or f"{view.variable('XDG_CACHE_HOME') or f'{home}/.cache'}/huggingface"
+    return view.variable("HF_TOKEN_PATH") or f"{cache}/token"
+
+
+def prove(view: HostView, key: Key) -> str:
+    """Whose token it is. Raises `LoginRefused` or `Unreachable`."""
+    hub = endpoint(view)
+    answer = ask(f"{hub}/api/whoami-v2", Login.bearer(key.value))
+    if answer.status_code in {_UNAUTHORIZED, _FORBIDDEN}:
+        raise LoginRefused(
+            f"`{hub}` does not know the token of {key.source} ({answer.status_code})",
+            hint=f"it was deleted, or cut while pasting: get one at {HUB.where}",
+        )
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    if answer.status_code != _OK or not isinstance(body, dict) or not body.get("name"):
+        raise Unreachable(f"`{hub}` is no model hub: `/api/whoami-v2` says {answer.status_code}", hint="`HF_ENDPOINT`?")
+    return f"`{hub}` knows the token as `{body['name']}`"
+
+
+def save(host: Host, key: Key) -> str:
+    """Keep the token, readable by its owner only; the path."""
+    path = token_path(host)
+    host.write(path, key.value, mode=0o600)
+    return path
+
+
+def forget(host: Host) -> bool:
+    """Remove the token; whether there was one."""
+    path = token_path(host)
+    if host.stat(path) is None:
+        return False
+    host.remove(path)
+    return True

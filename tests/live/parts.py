@@ -1,0 +1,91 @@
+"""The real parts that container tests use: an engine, a small image made on the spot, and a registry with logins."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+USER = "$oauthtoken"
+BASE = "sgprov-test/debian:12"
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """What one call of Docker printed."""
+    ran = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0 or not check, ran.stdout + ran.stderr
+    return ran.stdout.strip()
+
+
+def free_port() -> int:
+    """A TCP port that is free now, outside the range that the system hands out by itself."""
+    found = next((port for port in range(22000, 22900, 37) if not listens(port)), None)
+    return found or pytest.fail("no port is free")
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def base_image(folder: Path) -> str:
+    """A bare Debian 12, made by debootstrap where it is not here yet: no image can be had without a network."""
+    if docker("images", "--quiet", BASE):
+        return BASE
+    if shutil.which("debootstrap") is None:
+        pytest.skip("NOT RUN: debootstrap is not installed")
+    root = folder / "debian"
+    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", str(root)], check=True, capture_output=True)
+    packed = folder / "debian.tar"
+    subprocess.run(["tar", "-C", str(root), "-cf", str(packed), "."], check=True)
+    shutil.rmtree(root)
+    docker("import", str(packed), BASE)
+    packed.unlink()
+    return BASE
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry that lets in the user `$oauthtoken` with the keys of its password file."""
+
+    host: str
+    folder: Path
+
+    def admit(self, key: str) -> None:
+        """From now on this key alone is right; the registry reads the file again when it has changed."""
+        made = subprocess.run(["htpasswd", "-niB", USER], input=key, capture_output=True, text=True, check=True).stdout
+        (self.folder / "users").write_text(made)
+        # It looks at the file's time in whole seconds.
+        time.sleep(1.1)
+
+
+@contextmanager
+def registry(folder: Path, key: str) -> Iterator[Registry]:
+    """A real registry (CNCF Distribution) on this machine."""
+    if not (shutil.which("docker-registry") and shutil.which("htpasswd")):
+        pytest.skip("NOT RUN: docker-registry or htpasswd is not installed")
+    port = free_port()
+    found = Registry(f"127.0.0.1:{port}", folder)
+    found.admit(key)
+    (folder / "registry.yml").write_text(
+        f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {folder}/store}}, "
+        f"delete: {{enabled: true}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n"
+        f"auth: {{htpasswd: {{realm: test, path: {folder}/users}}}}\n"
+    )
+    with (folder / "registry.log").open("w") as log:
+        process = subprocess.Popen(["docker-registry", "serve", str(folder / "registry.yml")], stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 30
+            while not listens(port) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            yield found
+        finally:
+            process.terminate()
+            process.wait(10)

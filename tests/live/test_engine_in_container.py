@@ -1,0 +1,73 @@
+"""The real SGLang, in a container of a bare Debian that holds nothing of it: installed, launched, verified, killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from live import parts
+from live.real_command import Ran, sgprov
+
+pytestmark = [pytest.mark.engine, pytest.mark.container, pytest.mark.usefixtures("real_machine")]
+NAME = "boxed"
+
+
+@pytest.fixture(scope="module")
+def arguments(cpu_prefix: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    image = parts.base_image(tmp_path_factory.mktemp("base"))
+    where = ("--prefix", cpu_prefix, "--port", "21943", "--name", NAME)
+    return ("bootstrap", "--target", "cpu", "--image", image, *where, "--json")
+
+
+@pytest.fixture(scope="module")
+def bootstrapped(arguments: tuple[str, ...], cpu_prefix: str) -> Iterator[Ran]:
+    yield sgprov(*arguments)
+    sgprov("serve", "stop", NAME, "--prefix", cpu_prefix)
+    assert parts.docker("ps", "--all", "--quiet", "--filter", f"name=sgprov-{NAME}") == ""
+
+
+def server(prefix: str) -> dict[str, object]:
+    found: list[dict[str, object]] = sgprov("serve", "status", NAME, "--prefix", prefix, "--json").json["servers"]
+    return found[0]
+
+
+def test_it_ends_at_a_verified_endpoint(bootstrapped: Ran, cpu_prefix: str) -> None:
+    assert bootstrapped.rc == 0, bootstrapped.out + bootstrapped.err
+    severities = {one["check"]: one["severity"] for one in bootstrapped.json["findings"]}
+    assert severities["smoke-cache"] == severities["smoke-chat"] == severities["smoke-native-model"] == "ok"
+    receipt = json.loads(Path(cpu_prefix, "receipt.json").read_text())
+    assert receipt["image"] == parts.BASE and receipt["image_digest"].startswith("sha256:") and receipt["lock"]
+
+
+def test_a_second_run_changes_nothing(bootstrapped: Ran, arguments: tuple[str, ...]) -> None:
+    assert bootstrapped.rc == 0
+    again = sgprov(*arguments)
+    assert (again.rc, again.json["changed"]) == (0, False), again.out
+
+
+def test_it_is_looked_at_like_a_process(bootstrapped: Ran, cpu_prefix: str) -> None:
+    assert bootstrapped.rc == 0
+    found = server(cpu_prefix)
+    assert (found["health"], found["container"]) == ("running", f"sgprov-{NAME}")
+    logs = sgprov("serve", "logs", NAME, "--prefix", cpu_prefix)
+    assert "fired up and ready" in logs.out
+    assert sgprov("smoke", NAME, "--prefix", cpu_prefix, "--json").rc == 0
+
+
+def test_a_server_that_is_killed_in_its_container_is_noticed(bootstrapped: Ran, cpu_prefix: str) -> None:
+    assert bootstrapped.rc == 0
+    found = server(cpu_prefix)
+    first = int(str(found["pid"]))
+    children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    deadline = time.monotonic() + 15
+    # For a moment it only refuses connections: its container ends when its first process does.
+    while (now := server(cpu_prefix))["health"] != "dead" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert now["health"] == "dead", now
+    assert "killed by signal 9" in str(now["text"])

@@ -1,0 +1,77 @@
+"""Images built from a lock for real, saved, loaded, and served; on a bare Debian, with small wheels of our own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes import make_wheel
+from live import nim_stand_in, parts
+from live.real_command import Ran, sgprov
+
+pytestmark = pytest.mark.container
+TAG = "sgprov-test/built:1"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return nim_stand_in.with_python(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    (folder / "lock.txt").write_text("".join(make_wheel(folder / "wheels", name) for name in ("alpha", "beta")))
+    return folder
+
+
+def build(base: str, wheels: Path, *more: str, lock: str = "lock.txt") -> Ran:
+    stack = ("--stack", "sglang-0.5.23", "--python", "3.11", "--lockfile", str(wheels / lock))
+    return sgprov(
+        "image", "build", *stack, "--base", base, "--wheels", str(wheels / "wheels"), "--tag", TAG, *more, "--json"
+    )
+
+
+def test_built_saved_and_loaded(base: str, wheels: Path, tmp_path: Path) -> None:
+    ran = build(base, wheels)
+    assert ran.rc == 0, ran.out + ran.err
+    assert ran.json["user"] == "10001:10001"
+    labels = json.loads(parts.docker("image", "inspect", "--format", "{{json .Config.Labels}}", TAG))
+    assert labels["sgprov.lock-digest"] == ran.json["labels"]["sgprov.lock-digest"]
+    inside = parts.docker(
+        "run", "--rm", TAG, "python3", "-c", "import alpha, beta, os; print(alpha.VERSION, os.getuid())"
+    )
+    assert inside == "1.0 10001"
+    assert "uv" not in parts.docker("run", "--rm", TAG, "ls", "/usr/local/bin"), "the installer stays behind"
+    file = str(tmp_path / "built.tar.gz")
+    saved = sgprov("image", "save", TAG, file, "--json")
+    assert saved.rc == 0, saved.out + saved.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["built.tar.gz", "built.tar.gz.json"]
+    assert sgprov("image", "load", file, "--json").json["changed"] is False
+    parts.docker("rmi", TAG)
+    loaded = sgprov("image", "load", file, "--json")
+    assert (loaded.rc, loaded.json["changed"], loaded.json["id"]) == (0, True, ran.json["id"])
+    parts.docker("rmi", TAG)
+    with Path(file).open("ab") as stream:
+        stream.write(b"x")
+    broken = sgprov("image", "load", file, "--json")
+    assert broken.rc == 4 and "is not what was saved" in broken.json["error"]["text"]
+
+
+def test_a_wheel_that_is_not_the_locked_one_ends_the_build(base: str, wheels: Path) -> None:
+    (wheels / "wrong.txt").write_text("alpha==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n")
+    before = parts.docker("ps", "--all", "--quiet", "--filter", "status=exited", "--filter", f"ancestor={base}")
+    ran = build(base, wheels, lock="wrong.txt")
+    assert ran.rc == 5
+    after = parts.docker("ps", "--all", "--quiet", "--filter", "status=exited", "--filter", f"ancestor={base}")
+    assert after == before, "a build that fails leaves no container behind"
+    assert "Hash mismatch" in ran.json["error"]["text"]
+
+
+def test_the_variant_for_aws_is_rendered(base: str, wheels: Path) -> None:
+    ran = build(base, wheels, "--variant", "efa", "--show")
+    assert ran.rc == 0
+    text = ran.json["dockerfile"]
+    assert "aws-efa-installer-1.43.2.tar.gz" in text and text.rstrip().endswith("USER 10001:10001")
+    assert text.count("--require-hashes") == 1
