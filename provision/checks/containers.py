@@ -34,7 +34,7 @@ def _has_engines(context: Context) -> bool:
 @_check(
     "container-engine",
     "A container engine is installed",
-    looks_at="`docker info` and `podman info`",
+    looks_at="`docker info` and `podman version`",
     why="the target is served from an image",
     remedy="`sudo apt-get install -y docker.io`",
     applies=_wanted,

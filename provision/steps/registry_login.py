@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from provision import config
 from provision.errors import StepFailed
 from provision.host import Host, HostView
-from provision.login import keys, registry, store
+from provision.login import keys, store
 from provision.report import Severity
 from provision.steps.base import Applied, Progress
 
@@ -34,6 +34,8 @@ class RegistryLogin:
         return store.find(host, self.registry) is not None and not self._missing()
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
+        from provision.login import registry  # noqa: PLC0415  # it asks over HTTP: 70 ms that a plan does not pay
+
         tell(Progress(text=self.preview()))
         wanted = keys.service(self.registry)
         if missing := self._missing():

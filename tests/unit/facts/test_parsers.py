@@ -191,6 +191,8 @@ def test_docker_and_podman() -> None:
     podman = '{"host": {"security": {"rootless": true}}, "version": {"Version": "4.9.3"}}'
     assert containers.parse_docker(podman).name == "podman"
     assert containers.parse_podman(podman).rootless
+    assert containers.parse_podman('{"Client": {"Version": "4.3.1", "OsArch": "linux/amd64"}}').version == "4.3.1"
+    assert containers.parse_podman('{"Client": null}').problem == "podman names no version"
     assert containers.parse_init_groups("1:name=systemd:/kubepods/besteffort/pod1") == "kubernetes"
     assert containers.parse_init_groups("0::/init.scope") is None
 
