@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from provision import bootstrap
+from provision import bootstrap, config
 from provision.cli import common, render
 from provision.cli.output import Shown
 from provision.decision import Decision
@@ -44,7 +44,8 @@ def plan(
     """
     del as_json
     view = common.view(folder)
-    wishes, manner = common.options(file, flags), bootstrap.Manner(extra=extra)
+    wishes = common.options(file, flags)
+    manner = bootstrap.Manner(extra=extra, api_key=config.secret("SGPROV_API_KEY"))
     made = bootstrap.make_plan(view, wishes, manner, assumed=assumed)
     foresight = made.foresee(None if assumed else view)
     return Shown(

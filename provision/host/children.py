@@ -28,10 +28,11 @@ def child(
     stderr: int,
     directory: str | None = None,
     stdin: str | None = None,
+    patience_s: float = _PATIENCE_S,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running process in a session of its own; leaving the block by an exception ends it with all its children.
 
-    It reads `stdin` and then the end of it; nothing without one.
+    It reads `stdin` and then the end of it; nothing without one. `patience_s` is how long each signal has its effect.
     Raises `CommandFailed` where the program is not there or cannot be started.
     """
     started: list[subprocess.Popen[bytes]] = []
@@ -47,19 +48,19 @@ def child(
         yield started[0]
     except BaseException:
         for process in started:
-            end_group(process)
+            end_group(process, patience_s=patience_s)
         raise
     finally:
         for stream in (stream for process in started for stream in (process.stdout, process.stderr) if stream):
             stream.close()
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes], *, patience_s: float = _PATIENCE_S) -> None:
     """End a child and all its children: politely, then not."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         _signal_group(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_PATIENCE_S)
+            process.wait(patience_s)
             break
     # Its children were told as well; one may take a moment longer than its parent.
     deadline = time.monotonic() + _STRAGGLERS_S

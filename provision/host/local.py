@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 # How much of a failed command's output its error message repeats.
 TAIL_LINES = 15
+# A driver that hangs holds its process against every signal: it is waited for twice as long as this.
+_QUERY_PATIENCE_S = 0.5
 # What a file may weigh to be read whole: facts come from small files, logs are read another way.
 READ_LIMIT_BYTES = 8 * 1024 * 1024
 READ_BLOCK_BYTES = 64 * 1024
@@ -72,7 +74,9 @@ class LocalHost:
         if program is None:
             return Outcome(command, None, installed=False)
         try:
-            with child([program, *command[1:]], environment, stderr=subprocess.PIPE) as process:
+            with child(
+                [program, *command[1:]], environment, stderr=subprocess.PIPE, patience_s=_QUERY_PATIENCE_S
+            ) as process:
                 out, err = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             return Outcome(command, None, seconds=time.monotonic() - start)

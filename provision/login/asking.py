@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 
 import requests
 
 from provision.errors import Unreachable
+from provision.host.addresses import is_loopback
 
 TIMEOUT_S = (5.0, 20.0)
 # What the text of a failed connection means to people; the first sign that it holds.
@@ -73,12 +73,3 @@ def ask(
             text = str(error)
             reason = next((words for sign, words in _REASONS if sign in text), "it broke the connection off")
             raise Unreachable(f"`{host}` cannot be reached: {reason}", hint=_HINT) from None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `127.0.0.1:5000`, `localhost`, `[::1]:80` is this machine."""
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

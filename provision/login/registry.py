@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import requests
 
 from provision.errors import LoginRefused, NoEntitlement, Unreachable
-from provision.login.asking import Login, ask, is_loopback
+from provision.host.addresses import is_loopback
+from provision.login.asking import Login, ask
 from provision.login.keys import Key, Service
 
 _OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 200, 401, 403, 404

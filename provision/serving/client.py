@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from provision.errors import UsageError
+from provision.host.addresses import is_loopback
 from provision.secrets import mask
 
 if TYPE_CHECKING:
@@ -163,15 +163,6 @@ def base_url(text: str) -> str:
         raise UsageError(f"`{mask(text)}` is not the address of a server", hint="write it as `http://127.0.0.1:30000`")
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-
-
-def is_loopback(url: str) -> bool:
-    """Whether an address is this machine's own."""
-    name = urlsplit(url).hostname or ""
-    try:
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def shown(url: str) -> str:

@@ -22,8 +22,8 @@ RUNS = """
 import os, sys
 from provision.host.local import LocalHost
 host = LocalHost(dict(os.environ))
-print("ready", flush=True)
 try:
+    print("ready", flush=True)
     while True:
         host.run(["true"])
         host.run(sys.argv[1:])
@@ -58,6 +58,9 @@ def test_no_child_is_lost_and_none_keeps_us() -> None:
 def test_a_child_that_takes_too_long_is_ended() -> None:
     host = LocalHost({"PATH": "/usr/bin:/bin"})
     assert host.query(["sleep", "60"], timeout_s=0.1).ending.startswith("gave no answer")
+    start = time.monotonic()
+    deaf = host.query(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], timeout_s=0.1)
+    assert deaf.ending.startswith("gave no answer") and time.monotonic() - start < 2, "politeness has its limit, too"
     with pytest.raises(CommandFailed, match="gave no answer"):
         host.run(["sleep", "60"], timeout_s=0.1)
 

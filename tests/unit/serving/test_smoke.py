@@ -16,7 +16,7 @@ from provision.catalog.engines import engine
 from provision.errors import UsageError
 from provision.report import Finding, Severity
 from provision.serving import smoke
-from provision.serving.client import base_url, is_loopback
+from provision.serving.client import base_url
 
 pytestmark = pytest.mark.usefixtures("real_machine")
 
@@ -218,10 +218,6 @@ def test_addresses_as_users_write_them(given: str, url: str) -> None:
 def test_what_is_no_address_is_a_usage_error(given: str) -> None:
     with pytest.raises(UsageError):
         base_url(given)
-
-
-def test_only_this_machine_is_asked_past_the_proxy() -> None:
-    assert is_loopback("http://localhost:1") and is_loopback("http://[::1]:1") and not is_loopback("http://10.0.0.1:1")
 
 
 def test_a_fallback_in_the_log_is_a_warning(tmp_path: Any) -> None:
