@@ -78,7 +78,7 @@ def test_decision(machine: Path) -> None:
     """What bootstrap would make of it, without a target being named."""
     expected = yaml.safe_load((machine / "expect.yml").read_text())["decision"]
     try:
-        decision = bootstrap.make_plan(FolderHost(machine), Options(model="/models/x")).decision
+        decision = bootstrap.make_plan(FolderHost(machine), Options(model="/models/x", bind="127.0.0.1")).decision
         found: dict[str, Any] = {"target": decision.target.name}
         if decision.stack:
             found |= {"stack": decision.stack.name, "python": decision.python}
