@@ -170,3 +170,22 @@ def holds(path: Path, text: str) -> bool:
 
 def everyones_command_lines() -> list[str]:
     return [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+
+
+def test_what_replaces_a_server_and_fails_brings_the_old_one_back(
+    bootstrapped: Ran, cpu_prefix: str, port: int
+) -> None:
+    """After `serve restart`, so that what comes back is what ran last."""
+    first = sgprov("serve", "status", "cpu", "--prefix", cpu_prefix, "--json").json["servers"][0]
+    restarted = sgprov("serve", "restart", "cpu", "--prefix", cpu_prefix, "--json")
+    assert restarted.rc == 0, restarted.out + restarted.err
+    second = sgprov("serve", "status", "cpu", "--prefix", cpu_prefix, "--json").json["servers"][0]
+    assert second["health"] == "running" and second["pid"] != first["pid"]
+    assert not psutil.pid_exists(first["pid"])
+
+    command = ("bootstrap", "--target", "cpu", "--prefix", cpu_prefix, "--port", str(port), "--json")
+    ran = sgprov(*command, "--", "--no-such-flag")
+    assert ran.rc == 6, ran.out + ran.err
+    third = sgprov("serve", "status", "cpu", "--prefix", cpu_prefix, "--json").json["servers"][0]
+    assert third["health"] == "running" and third["pid"] not in {first["pid"], second["pid"]}
+    test_the_endpoint_answers_a_chat(bootstrapped)
