@@ -212,7 +212,8 @@ def question(
     home = view.variable("HOME") or "/root"
     locks = folder("lockfiles")
     layout = catalog.target(wishes.target).layout if wishes.target else Layout()
-    places = places_of(layout, wishes, home)
+    hf_home = view.variable("HF_HOME")
+    places = places_of(layout, wishes, home, hf_home=hf_home)
     if assumed:
         facts = assume.facts(_assumed(assumed, catalog, wishes))
         installed = begun = frozenset[str]()
@@ -232,6 +233,7 @@ def question(
         installed=installed,
         begun=begun,
         home=home,
+        hf_home=hf_home,
     )
 
 

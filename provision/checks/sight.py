@@ -32,7 +32,7 @@ def look(
     wishes = question.wishes
     named = question.catalog.target(wishes.target) if wishes.target else None
     target = decision.target if decision else named
-    places = places_of(target.layout if target else Layout(), wishes, question.home)
+    places = places_of(target.layout if target else Layout(), wishes, question.home, hf_home=question.hf_home)
     wants_gpus = decision is None or bool(decision.target.compute_capabilities)
     return Context(
         view=cast("HostView", _OneLook(view, target.layout.variables if target else {})),

@@ -27,7 +27,8 @@ class Question:
     """What a decision is made from.
 
     `locks` is the folder of lockfiles, `sizes` what their wheels weigh, `installed` the digests of the locks whose
-    environments are complete here, `begun` the names of the directories of those that are not, `home` the user's home.
+    environments are complete here, `begun` the names of the directories of those that are not, `home` the user's home,
+    `hf_home` where HF_HOME puts the Hugging Face cache.
     """
 
     wishes: Options
@@ -38,6 +39,7 @@ class Question:
     installed: frozenset[str] = frozenset()
     begun: frozenset[str] = frozenset()
     home: str = "/root"
+    hf_home: str | None = None
 
 
 # Problems with these ids mean that what GPUs there are cannot be told.
@@ -73,8 +75,8 @@ def weigh_targets(question: Question) -> tuple[Fit, ...]:
     return tuple(_fit(target, question) for target in question.catalog.targets)
 
 
-def places_of(layout: Layout, wishes: Options, home: str) -> Places:
-    """Absolute paths; the user's wishes stand over the target's layout."""
+def places_of(layout: Layout, wishes: Options, home: str, *, hf_home: str | None = None) -> Places:
+    """Absolute paths; the user's wishes stand over the target's layout, and `hf_home` (HF_HOME) is one of them."""
 
     def absolute(path: str) -> str:
         if path == "~" or path.startswith("~/"):
@@ -88,7 +90,7 @@ def places_of(layout: Layout, wishes: Options, home: str) -> Places:
     return Places(
         prefix=prefix,
         models=absolute(wishes.model_directory or models),
-        huggingface=absolute(wishes.cache_directory or layout.huggingface),
+        huggingface=absolute(wishes.cache_directory or hf_home or layout.huggingface),
         nim=absolute(wishes.cache_directory or layout.nim),
     )
 
@@ -120,7 +122,7 @@ def _fit(target: Target, question: Question) -> Fit:
         gpus=gpus,
         python=python,
         interpreter=interpreter,
-        places=places_of(target.layout, wishes, question.home),
+        places=places_of(target.layout, wishes, question.home, hf_home=question.hf_home),
         wishes=wishes,
         sizes=question.sizes,
         installed=question.installed,
@@ -224,7 +226,7 @@ def _decision(fit: Fit, question: Question, passed_over: Sequence[Fit]) -> Decis
         serve = replaced(serve, model=chosen.image.model)
     return Decision(
         target=fit.target,
-        places=places_of(fit.target.layout, wishes, question.home),
+        places=places_of(fit.target.layout, wishes, question.home, hf_home=question.hf_home),
         serve=serve,
         hosting=_hosting(chosen, question, gpus),
         stack=chosen.stack,

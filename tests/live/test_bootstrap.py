@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import requests
+from live import hub
 from live.real_command import Ran, sgprov
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("real_machine")]
@@ -189,3 +190,31 @@ def test_what_replaces_a_server_and_fails_brings_the_old_one_back(
     third = sgprov("serve", "status", "cpu", "--prefix", cpu_prefix, "--json").json["servers"][0]
     assert third["health"] == "running" and third["pid"] not in {first["pid"], second["pid"]}
     test_the_endpoint_answers_a_chat(bootstrapped)
+
+
+# GPT-2 of the built-in model's shape, with weights that are really written and really loaded.
+WRITES = """
+import sys
+from transformers import AutoConfig, AutoTokenizer, GPT2LMHeadModel
+source, folder = sys.argv[1:]
+GPT2LMHeadModel(AutoConfig.from_pretrained(source)).save_pretrained(folder)
+AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+"""
+
+
+def test_a_model_of_the_hub_is_fetched_loaded_and_served(bootstrapped: Ran, cpu_prefix: str, tmp_path: Path) -> None:
+    assert bootstrapped.rc == 0
+    python = f"{cpu_prefix}/current/bin/python"
+    subprocess.run([python, "-c", WRITES, f"{cpu_prefix}/models/sgprov-tiny", str(tmp_path / "model")], check=True)
+    files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    command: tuple[str, ...] = ("bootstrap", "--target", "cpu", "--prefix", cpu_prefix, "--name", "hub", "--json")
+    with hub.serving(files) as there:
+        command = (*command, "--port", "auto", "--model", "org/gated", "--", "--load-format", "safetensors")
+        ran = sgprov(*command, HF_ENDPOINT=there.url, HF_HOME=str(tmp_path / "hf"), HF_TOKEN=hub.TOKEN)
+    assert ran.rc == 0, ran.out + ran.err
+    assert hub.TOKEN not in ran.out + ran.err and hub.TOKEN in there.tokens
+    assert list(Path(tmp_path, "hf", "hub", "models--org--gated").rglob("model.safetensors"))
+    log = Path(cpu_prefix, "servers", "hub", "server.log").read_text()
+    assert "loading shards: 100% Completed" in log, "weights that were really loaded"
+    models = requests.get(f"{ran.json['endpoint']}/models", timeout=10).json()["data"]
+    assert [model["id"] for model in models] == ["org/gated"]

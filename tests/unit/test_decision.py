@@ -11,6 +11,7 @@ from provision import assume
 from provision.catalog.load import Catalog
 from provision.config import Options
 from provision.decision import Decision, Question, decide, weigh_targets
+from provision.decision.choose import places_of
 from provision.environments import path_for
 from provision.errors import UnsupportedHost, UsageError, WrongPython
 from provision.facts.model import Facts, Python
@@ -279,3 +280,17 @@ def test_weighing_all_targets_raises_nothing_because_of_the_host() -> None:
     fits = weigh_targets(Question(wishes=Options(), facts=broken(), catalog=CATALOG, locks=LOCKS))
     assert [fit.target.name for fit in fits if fit.fits] == ["cpu"]
     assert all(fit.why_not for fit in fits if not fit.fits)
+
+
+@pytest.mark.parametrize(
+    ("named", "hf_home", "expected"),
+    [
+        (None, None, "/workspace/.cache/huggingface"),
+        (None, "/data/hf", "/data/hf"),
+        (None, "~/hf", "/home/ada/hf"),
+        ("/named", "/data/hf", "/named"),
+    ],
+)
+def test_where_the_cache_of_the_hub_is(named: str | None, hf_home: str | None, expected: str) -> None:
+    layout = Catalog().target("runpod-a40").layout
+    assert places_of(layout, Options(cache_directory=named), "/home/ada", hf_home=hf_home).huggingface == expected
