@@ -32,6 +32,15 @@ from provision.steps.disk import check_disk, check_links
 from provision.steps.port import needed, next_free
 from provision.steps.server import StartServer
 
+# Arguments of the engines that are rendered from what sgprov is asked for: (argument, how to ask for it).
+_OURS = {
+    **dict.fromkeys(("--host", "--server-name"), "`--bind ADDRESS`, before the `--`"),
+    **dict.fromkeys(("--port", "--server-port"), "`--port N`, before the `--`"),
+    **dict.fromkeys(("--model-path", "--model"), "`--model ID|DIR`, before the `--`"),
+    # On a command line everyone could read it.
+    **dict.fromkeys(("--api-key", "--api-keys"), "set `SGPROV_API_KEY`"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manner:
@@ -57,6 +66,7 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     asked = question(view, wishes, assumed=assumed)
     decision = decide(asked)
     name = wishes.name or decision.target.name
+    _refuse_ours(manner.extra)
     decision = replace(decision, serve=structs.replace(decision.serve, extra=(*decision.serve.extra, *manner.extra)))
     # A target that moves uv's cache moves it beside its environments; what is installed is linked or copied already.
     cache_is_ours = "UV_CACHE_DIR" in decision.target.layout.variables
@@ -122,6 +132,13 @@ def stop(host: LocalHost, plan_: Plan) -> bool:
     return step is not None and server.stop(host, step.servers, name=step.name)
 
 
+def _refuse_ours(extra: tuple[str, ...]) -> None:
+    """Raise `UsageError` for what the engine is told already: twice, it would listen where nobody waits for it."""
+    for word in extra:
+        if ours := _OURS.get(word.partition("=")[0]):
+            raise UsageError(f"`{word.partition('=')[0]}` is not the engine's to be given: sgprov does", hint=ours)
+
+
 def _model(view: HostView, decision: Decision) -> str | None:
     """The model as a step takes it: the built-in one, a path, or a hub id; a copy under the models' directory first."""
     model, models = decision.serve.model, decision.places.models
@@ -151,8 +168,8 @@ def _key(view: HostView, decision: Decision, manner: Manner, directory: str) -> 
 
 def _open_to_all(decision: Decision) -> Finding | None:
     """A warning where other machines reach a server that asks for no key."""
-    given, port = decision.serve.extra, decision.serve.port
-    if is_loopback(decision.serve.host) or any(word.partition("=")[0] == "--api-key" for word in given):
+    port = decision.serve.port
+    if is_loopback(decision.serve.host):
         return None
     alone = f"`--bind 127.0.0.1`, and from elsewhere `ssh -L {port}:127.0.0.1:{port} HOST`"
     asked = "set `SGPROV_API_KEY`, and the server asks everyone for that key"

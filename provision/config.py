@@ -31,6 +31,8 @@ CONFIG_FILE = "sgprov.yml"
 _OTHER_VARIABLES = ("api_key", "config", "home", "server", "wheels")
 # What a number may be, both ends included.
 _RANGES: dict[str, tuple[float, float]] = {"context_length": (1, 100_000_000), "mem_fraction": (0.01, 1.0)}
+# Not four numbers: that would be an address, and a wrong one.
+_HOST_NAME = re.compile(r"(?![0-9.]+$)[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -122,7 +124,7 @@ def _from_variables() -> dict[str, str]:
             continue
         if key in known:
             given[key] = value
-        elif key not in _OTHER_VARIABLES and (near := difflib.get_close_matches(key, known, n=1, cutoff=0.8)):
+        elif key not in _OTHER_VARIABLES and (near := difflib.get_close_matches(key, known, n=1, cutoff=0.75)):
             raise UsageError(
                 f"the environment has an unknown `{name}`", hint=f"did you mean `SGPROV_{near[0].upper()}`?"
             )
@@ -165,6 +167,19 @@ def _typed(key: str, value: Any, *, source: str) -> Any:
         raise UsageError(
             f"`{value}` cannot name a server", hint="use small letters, digits, `.`, `_` and `-`, at most 63 of them"
         )
+    if key == "bind" and not _is_address(typed):
+        raise UsageError(f"`{value}` is not an address to listen on", hint="such as `127.0.0.1`, `0.0.0.0` or `::`")
     if key == "python" and "/" not in typed and not re.fullmatch(r"3\.\d{1,2}(\.\d{1,2})?", typed):
         raise UsageError(f"`{value}` is not a Python", hint="a version such as `3.10`, or the path of an interpreter")
     return typed
+
+
+def _is_address(text: str) -> bool:
+    """Whether it is an IP address, or a name that could be one's."""
+    import ipaddress  # noqa: PLC0415  # only where an address is asked for
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return _HOST_NAME.fullmatch(text) is not None
+    return True

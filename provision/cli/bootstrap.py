@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-@click.command()
+@click.command(cls=common.HandsOn)
 @common.wishes
 @common.server_name
 @click.option("--free-port", is_flag=True, help="Stop whoever listens on the port, after naming them.")
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 @click.option("--stop", is_flag=True, help="Stop the server again once it is verified.")
 @click.option("--bundle", metavar="FILE|DIR", help="Take everything from this bundle; nothing is fetched.")
 @common.as_json
-@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 def bootstrap(
     file: str | None,
     bundle: str | None,

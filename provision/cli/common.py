@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from provision import config
+from provision.errors import UsageError
 from provision.host import HostView
 from provision.host.local import LocalHost
 
@@ -28,6 +29,28 @@ class Seconds(click.FloatRange):
         if math.isnan(seconds):
             self.fail(f"`{value}` is no number of seconds", param, ctx)
         return seconds
+
+
+class HandsOn(click.Command):
+    """A command that hands on what stands behind `--`, as `extra`.
+
+    A stray word before it is an error: handed on as well, it would end a server that serves, for one that cannot start.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        here, behind = args, list[str]()
+        if "--" in args:
+            dashes = args.index("--")
+            here, behind = args[:dashes], args[dashes + 1 :]
+        ctx.params["extra"] = tuple(behind)
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, here)
+        if rest:
+            raise UsageError(f"`{rest[0]}` is no option here", hint="what is to be handed on stands behind `--`")
+        return rest
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[-- WORD...]"]
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of text.")

@@ -42,7 +42,7 @@ def fleet() -> None:
     """
 
 
-@fleet.command()
+@fleet.command(cls=common.HandsOn)
 @_shared
 @common.target_name
 @click.option(
@@ -61,7 +61,6 @@ def fleet() -> None:
 )
 @click.option("--send-keys", is_flag=True, help="Give hosts the HF and NGC keys of this environment.")
 @click.option("--ask-keys", is_flag=True, help="Ask for the keys to give.")
-@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 def bootstrap(
     *,
     batch: str,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _GB = 1e9
 
 
-@click.command()
+@click.command(cls=common.HandsOn)
 @common.wishes
 @common.server_name
 @common.replayed
@@ -33,7 +33,6 @@ _GB = 1e9
     help="Plan for a machine that is not here; without a value, for the one that the target is for.",
 )
 @common.as_json
-@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 def plan(
     file: str | None, folder: str | None, assumed: str | None, extra: tuple[str, ...], *, as_json: bool, **flags: Any
 ) -> Shown:

@@ -35,13 +35,12 @@ def serve() -> None:
     """
 
 
-@serve.command()
+@serve.command(cls=common.HandsOn)
 @name_argument
 @common.wishes
 @click.option("--free-port", is_flag=True, help="Stop whoever listens on the port, after naming them.")
 @click.option("--restart", "self_healing", is_flag=True, help="Start it again whenever it dies.")
 @common.as_json
-@click.argument("extra", nargs=-1, type=click.UNPROCESSED)
 def start(
     name: str | None,
     file: str | None,
@@ -59,6 +58,7 @@ def start(
     """
     host, wishes = common.local_host(), common.options(file, {**flags, "name": name})
     if not wishes.target:
+        _refuse_settings(flags, extra, free_port=free_port)
         return _start_again(host, wishes, self_healing=self_healing, as_json=as_json)
     key = config.secret("SGPROV_API_KEY")
     restarts = keeping_up.RESTARTS if self_healing else 0
@@ -86,6 +86,18 @@ def start(
         changed=report.changed,
         exit_status=report.exit_status,
     )
+
+
+def _refuse_settings(flags: dict[str, Any], extra: tuple[str, ...], *, free_port: bool) -> None:
+    """Raise `UsageError` for settings that a server which is only started again would not get."""
+    given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None and name != "prefix"]
+    given += ["--free-port"] if free_port else []
+    given += ["--"] if extra else []
+    if given:
+        raise UsageError(
+            f"{', '.join(f'`{flag}`' for flag in given)}: a server that is started again has the settings it had",
+            hint="name the `--target` too, and it is started with others",
+        )
 
 
 def _start_again(host: LocalHost, wishes: config.Options, *, self_healing: bool, as_json: bool) -> Shown:
