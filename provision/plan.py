@@ -31,6 +31,8 @@ from provision.steps.tiny_model import TinyModel
 # What `--no-smoke` leaves out: without a launch nothing needs the port.
 LAUNCH_STEPS = frozenset({"port", "server", "smoke"})
 BUILTIN_MODEL = "builtin:tiny-gpt2"
+# What remedies name where the user has to choose one: not gated, fetched in seconds, served by every stack.
+EXAMPLE_MODEL = "Qwen/Qwen3-0.6B"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from provision.checks.base import Context, check, error, info
+from provision.plan import EXAMPLE_MODEL
 from provision.report import Finding
 from provision.steps.model_files import locate, problems
 
@@ -34,12 +35,12 @@ def model_there(context: Context) -> Iterator[Finding]:
         return
     if model.startswith("/"):
         yield error(
-            f"there is no model at `{model}`", "`sgprov bootstrap --model DIR`, or a hub id such as Qwen/Qwen3-0.6B"
+            f"there is no model at `{model}`", f"`sgprov bootstrap --model DIR`, or a hub id such as {EXAMPLE_MODEL}"
         )
     elif "/" not in model:
         yield error(
             f"there is no model at `{context.places.models}/{model}`",
-            f"`sgprov bootstrap --target {_target(context)} --model Qwen/Qwen3-0.6B` takes one from the hub",
+            f"`sgprov bootstrap --target {_target(context)} --model {EXAMPLE_MODEL}` takes one from the hub",
             f"or put it there: `hf download ORG/NAME --local-dir {context.places.models}/{model}`",
         )
     else:

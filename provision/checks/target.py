@@ -10,6 +10,7 @@ from provision.checks.base import Context, check, error, gpus_are_clear, has_gpu
 from provision.errors import ProvisionError
 from provision.locks.coverage import Coverage, Way, of_lock
 from provision.locks.lockfile import Lock
+from provision.plan import EXAMPLE_MODEL
 from provision.report import Finding
 
 _check = partial(check, "target")
@@ -61,7 +62,7 @@ def target_model(context: Context) -> Iterator[Finding]:
     if context.serve.model is None:
         name = context.target.name if context.target else ""
         yield warning(
-            f"target `{name}` has no model of its own", f"`sgprov bootstrap --target {name} --model Qwen/Qwen3-0.6B`"
+            f"target `{name}` has no model of its own", f"`sgprov bootstrap --target {name} --model {EXAMPLE_MODEL}`"
         )
 
 

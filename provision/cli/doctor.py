@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 # imported meanwhile costs nothing.
 
 CHECK_FAILED = 4
-# One that every target serves, fetched in seconds, where the user has to choose.
-_MODEL = "Qwen/Qwen3-0.6B"
 
 
 @click.command()
@@ -123,18 +121,15 @@ def next_command(context: Context, results: tuple[CheckResult, ...]) -> str:
 
 def _bootstrap(context: Context, results: tuple[CheckResult, ...], command: str) -> str:
     """The bootstrap that a remedy names, with the target and what the other findings ask of it."""
+    from provision.plan import EXAMPLE_MODEL  # noqa: PLC0415
+
     given = shlex.split(command.removeprefix("sgprov bootstrap"))
     name = context.target.name if context.target else ""
     wanted = {"--target": name}
     found = {result.check.id for result in results if result.outcome == "error"}
-    if context.decision and context.decision.image:
-        # Containers are planned and not run: its wheels are, where there are any that fit.
-        native = next((one.name for one in context.candidates if one.kind == "stack" and one.fits), None)
-        if native is None:
-            return f"sgprov plan --target {name}"
-        wanted["--stack"] = native
-    if context.serve.model is None or "model-there" in found:
-        wanted["--model"] = _MODEL
+    image = context.decision.image if context.decision else None
+    if not (image and image.model) and (context.serve.model is None or "model-there" in found):
+        wanted["--model"] = EXAMPLE_MODEL
     if found & {"port-free", "port-derived-free"}:
         wanted["--port"] = "auto"
     more = [word for flag, value in wanted.items() if flag not in given for word in (flag, value)]

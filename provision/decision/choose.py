@@ -61,8 +61,8 @@ def decide(question: Question) -> Decision:
     fits: list[Fit] = []
     for target in targets:
         fit = _fit(target, question)
-        # A machine with GPUs is never quietly made a CPU server.
-        if fit.chosen and (wishes.target or target.compute_capabilities or not facts.gpus):
+        # A machine with GPUs is never quietly made a CPU server, nor is a container that was handed none of them.
+        if fit.chosen and (wishes.target or target.compute_capabilities or not (facts.gpus or _withheld(facts))):
             return _decision(fit, question, passed_over=fits)
         if fit.chosen:
             fit = replace(fit, chosen=None, objections=("this host has GPUs: it is made a CPU server by name only",))
@@ -270,6 +270,9 @@ def serve_of(target: Target, wishes: Options) -> Serve:
     # A real model has real weights: dummy ones are only for the built-in one.
     if wishes.model and not wishes.model.startswith("builtin:") and target.serve.load_format == "dummy":
         serve = replaced(serve, load_format=None)
+    # How the target's own model is quantized says nothing of another: the engine reads that from the model itself.
+    if wishes.model and PurePosixPath(wishes.model).name != PurePosixPath(target.serve.model or "").name:
+        serve = replaced(serve, quantization=None)
     return serve
 
 
@@ -279,6 +282,11 @@ def _gpu_problems(facts: Facts) -> tuple[Finding, ...]:
         for problem in facts.problems
         if problem.severity is Severity.ERROR and problem.check.startswith(_GPU_PROBLEMS)
     )
+
+
+def _withheld(facts: Facts) -> tuple[Finding, ...]:
+    """What says that the machine has GPUs which its container was not handed."""
+    return tuple(problem for problem in facts.problems if problem.check == "facts.gpus" and not facts.gpus)
 
 
 def _refuse_unclear(facts: Facts) -> None:
@@ -303,4 +311,6 @@ def _refusal(fits: Sequence[Fit], wishes: Options, facts: Facts) -> UnsupportedH
         hint = fixes[0] if fixes and not fit.candidates else "`sgprov targets` says what fits this host"
         return kind(f"target `{wishes.target}` does not fit this host:\n{lines}", hint=hint)
     lines = "\n".join(f"  {fit.target.name}: {'; '.join(fit.why_not)}" for fit in fits)
-    return UnsupportedHost(f"no target in the catalog fits this host:\n{lines}", hint="`sgprov doctor` says more")
+    withheld = [fix for problem in _withheld(facts) for fix in problem.fix]
+    hint = f"{withheld[0]}, or `--target cpu`" if withheld else "`sgprov doctor` says more"
+    return UnsupportedHost(f"no target in the catalog fits this host:\n{lines}", hint=hint)
