@@ -12,7 +12,7 @@ import msgspec
 
 from provision import bootstrap as bootstrapping
 from provision import config
-from provision.cli import common, progress, render
+from provision.cli import common, places, progress, render
 from provision.cli.output import Shown
 from provision.report import Report
 
@@ -83,7 +83,9 @@ def bootstrap(
     return Shown(
         command="bootstrap",
         data=report_data(report),
-        text=lambda screen: _show(report, screen, stopped=stop),
+        text=lambda screen: _show(
+            report, screen, stopped=stop, place=places.flag_for(host, plan.decision.places.prefix)
+        ),
         ok=report.ok,
         changed=report.changed,
         exit_status=report.exit_status,
@@ -102,17 +104,17 @@ def report_data(report: Report) -> dict[str, Any]:
     }
 
 
-def _show(report: Report, screen: Console, *, stopped: bool) -> None:
+def _show(report: Report, screen: Console, *, stopped: bool, place: str) -> None:
     render.show_report(report, screen, steps=False)
     endpoint = report.data.get("endpoint")
     if not report.ok or not endpoint:
         return
     if stopped:
-        screen.print("verified, and stopped again: [bold]sgprov serve start[/] brings it back")
+        screen.print(f"verified, and stopped again: [bold]sgprov serve start{place}[/] brings it back")
         return
     screen.print()
     screen.print(f"[bold green]serving[/] at [bold]{endpoint}[/]", markup=True)
     names = report.data.get("smoke", {}).get("smoke-models", {}).get("models") or ["default"]
     body = json.dumps({"model": names[0], "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16})
     screen.print(f"  curl {endpoint}/chat/completions -H 'Content-Type: application/json' -d '{body}'", markup=False)
-    screen.print("  sgprov serve status | logs | stop", markup=False)
+    screen.print(f"  sgprov serve status | logs | stop{place}", markup=False)

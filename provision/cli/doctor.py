@@ -115,12 +115,15 @@ def next_command(context: Context, results: tuple[CheckResult, ...]) -> str:
                 return _bootstrap(context, results, command) if begun and context.target else command
     running = {result.check.id: result for result in results}.get("server-alive")
     if running and running.outcome == "ok":
-        return "sgprov smoke"
+        from provision.cli import places  # noqa: PLC0415
+
+        return f"sgprov smoke{places.flag_for(context.view, context.places.prefix)}"
     return _bootstrap(context, results, "sgprov bootstrap") if context.target else "sgprov targets"
 
 
 def _bootstrap(context: Context, results: tuple[CheckResult, ...], command: str) -> str:
     """The bootstrap that a remedy names, with the target and what the other findings ask of it."""
+    from provision.decision.choose import places_of  # noqa: PLC0415
     from provision.plan import EXAMPLE_MODEL  # noqa: PLC0415
 
     given = shlex.split(command.removeprefix("sgprov bootstrap"))
@@ -132,6 +135,9 @@ def _bootstrap(context: Context, results: tuple[CheckResult, ...], command: str)
         wanted["--model"] = EXAMPLE_MODEL
     if found & {"port-free", "port-derived-free"}:
         wanted["--port"] = "auto"
+    unasked = places_of(context.target.layout, config.load({}), context.home) if context.target else context.places
+    if context.places.prefix != unasked.prefix:
+        wanted["--prefix"] = context.places.prefix
     more = [word for flag, value in wanted.items() if flag not in given for word in (flag, value)]
     words = [*given, *more] if "--target" in given else [*more, *given]
     return shlex.join(["sgprov", "bootstrap", *words])

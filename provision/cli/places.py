@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from provision import config
 from provision.catalog.load import Catalog
 from provision.catalog.rows import Layout
@@ -20,3 +22,8 @@ def prefixes(view: HostView, wishes: config.Options) -> tuple[str, ...]:
     layouts = [Layout(), *(target.layout for target in catalog.targets)]
     found = dict.fromkeys(places_of(layout, wishes, home).prefix for layout in layouts)
     return tuple(prefix for prefix in found if view.stat(prefix) is not None)
+
+
+def flag_for(view: HostView, prefix: str) -> str:
+    """` --prefix DIR` for a command that somebody is to type, where that command would not look there by itself."""
+    return "" if prefix in prefixes(view, config.load({})) else f" --prefix {shlex.quote(prefix)}"

@@ -171,7 +171,7 @@ def show_status(name: str | None, prefix: str | None, *, as_json: bool) -> Shown
     return Shown(
         command="serve",
         data={"servers": [_row(one) for one in found]},
-        text=lambda screen: _show(found, screen),
+        text=lambda screen: _show(found, screen, f"no server was ever started here{_looked_at(host, wishes)}"),
         ok=not wrong,
         exit_status=ServingFailed.exit_status if wrong else 0,
     )
@@ -239,6 +239,12 @@ def _all(view: HostView, wishes: config.Options) -> list[tuple[str, record.Serve
     return found
 
 
+def _looked_at(view: HostView, wishes: config.Options) -> str:
+    """` (under DIR, DIR)`, where there was anything to look at."""
+    places = ", ".join(prefixes(view, wishes))
+    return f" (under {places})" if places else ""
+
+
 def find_one(view: HostView, wishes: config.Options) -> tuple[str, record.Server]:
     """The server of that name, or the only one. Raises `UsageError` with the names there are."""
     everyone = _all(view, wishes)
@@ -247,7 +253,10 @@ def find_one(view: HostView, wishes: config.Options) -> tuple[str, record.Server
         return those[0]
     names = ", ".join(f"`{known.name}`" for _, known in everyone)
     if not everyone:
-        raise UsageError("no server was ever started here", hint="`sgprov bootstrap` starts one")
+        raise UsageError(
+            f"no server was ever started here{_looked_at(view, wishes)}",
+            hint="`sgprov bootstrap` starts one; `--prefix DIR` looks elsewhere",
+        )
     if not those:
         raise UsageError(f"there is no server `{wishes.name}`", hint=f"there are {names}")
     raise UsageError("there are several servers", hint=f"name one of {names}")
@@ -278,9 +287,9 @@ def _row(one: Status) -> dict[str, Any]:
     return {**one.server.public(), "health": one.health, "text": one.text, "pids": list(one.pids), "up_s": one.up_s}
 
 
-def _show(found: list[Status], screen: Console) -> None:
+def _show(found: list[Status], screen: Console, otherwise: str = "") -> None:
     if not found:
-        screen.print("no server was ever started here")
+        screen.print(otherwise, markup=False)
     for one in found:
         style = _STYLE.get(one.health, "red")
         render.line(screen, (f"{one.name:<18}", "bold"), " ", (f"{one.health:<10}", style), " ", one.text)

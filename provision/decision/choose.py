@@ -207,6 +207,7 @@ def _decision(fit: Fit, question: Question, passed_over: Sequence[Fit]) -> Decis
     assert chosen is not None  # noqa: S101  # the caller asked
     why = [f"{other.target.name}: {'; '.join(other.why_not)}" for other in passed_over]
     why += [f"{one.name}: {'; '.join(one.objections)}" for one in fit.candidates if one.objections]
+    why += [_second(one) for one in fit.candidates if one.fits and one is not chosen]
     why.append(f"{chosen.name}: {'; '.join(chosen.reasons)}")
     findings = list(chosen.warnings)
     gpus = chosen_gpus(facts, wishes) if fit.target.compute_capabilities else ()
@@ -240,6 +241,12 @@ def _decision(fit: Fit, question: Question, passed_over: Sequence[Fit]) -> Decis
         download_bytes=chosen.download_bytes,
         disk_bytes=chosen.disk_bytes,
     )
+
+
+def _second(one: Candidate) -> str:
+    """Why one that fits was not taken: what it warns of, or that it comes after the one that was."""
+    warnings = "; ".join(warning.text for warning in one.warnings)
+    return f"{one.name}: fits {f'with a warning: {warnings}' if warnings else f'too: `--stack {one.name}` takes it'}"
 
 
 def _hosting(chosen: Candidate, question: Question, gpus: Sequence[Gpu]) -> Hosting | None:

@@ -142,6 +142,15 @@ def test_the_plan_of_a_gb10_is_a_container_and_its_wheels_are_an_alternative(
     assert "--quantization" in native["launch"]["argv"]
 
 
+def test_why_a_newer_stack_that_fits_was_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    _, found = run_json(capsys, "plan", "--target", "h100", *host("h100x8"))
+    assert found["stack"] == "sglang-0.5.6.post2"
+    newer = "sglang-0.5.15.post1: fits with a warning: driver 550.144.03 is below 580"
+    assert any(line.startswith(newer) for line in found["why"])
+    _, found = run_json(capsys, "plan", "--target", "gb10", "--model", "org/name", *host("gb10"))
+    assert "sglang-0.5.15.post1: fits too: `--stack sglang-0.5.15.post1` takes it" in found["why"]
+
+
 def test_a_plan_for_a_machine_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:
     status, found = run_json(capsys, "plan", "--target", "h200", "--assume")
     assert (status, found["stack"]) == (0, "sglang-0.5.15.post1")

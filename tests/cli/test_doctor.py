@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from provision.checks.registry import CHECKS
-from provision.cli import main
+from provision.cli import main, places
 from provision.host.folder import FolderHost
 
 HOSTS = Path(__file__).parents[1] / "hosts"
@@ -228,3 +228,12 @@ def test_the_next_command_is_one_that_works(machine: str, capsys: pytest.Capture
     assert planned["lock"] or planned["image"], planned
     taken = {one.port for one in FolderHost(folder).listeners()}
     assert planned["serve"]["port"] not in taken
+
+
+def test_what_it_says_to_type_goes_to_the_same_place(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(HOSTS / "bare-no-gpu")
+    _, told = asked(capsys, "--host", folder, "--prefix", "/srv/a b")
+    assert told["next"] == "sgprov bootstrap --target cpu --prefix '/srv/a b'"
+    _, told = asked(capsys, "--host", folder)
+    assert "--prefix" not in told["next"]
+    assert places.flag_for(FolderHost(folder), "/srv/a b") == " --prefix '/srv/a b'"
