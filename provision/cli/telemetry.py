@@ -49,16 +49,23 @@ def _rows(state: Telemetry) -> list[tuple[str, str, str]]:
 def _table(state: Telemetry) -> Table:
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table("", "now", "so far", title=f"{state.batches} batches, the last at {state.last_time or 'no time yet'}")
+    # Not "now": the engine writes nothing when it becomes idle.
+    table = Table("", "at the last batch", "so far", title=_title(state))
     for row in _rows(state):
         table.add_row(*row)
     return table
 
 
-def _sentence(state: Telemetry) -> str:
+def _title(state: Telemetry) -> str:
     if not state.batches:
         return "no batch yet: the server has answered nothing"
-    return f"{state.last_time or ''} ".lstrip() + "; ".join(f"{name} {now}" for name, now, _ in _rows(state))
+    return f"{state.batches} batches, the last at {state.last_time or 'a time that its line does not say'}"
+
+
+def _sentence(state: Telemetry) -> str:
+    if not state.batches:
+        return _title(state)
+    return f"{_title(state)}: " + "; ".join(f"{name} {now}" for name, now, _ in _rows(state))
 
 
 def _prompts(state: Telemetry) -> int:
