@@ -59,7 +59,8 @@ def _table(state: Telemetry) -> Table:
 def _title(state: Telemetry) -> str:
     if not state.batches:
         return "no batch yet: the server has answered nothing"
-    return f"{state.batches} batch{'es' if state.batches > 1 else ''}, the last at {state.last_time or 'a time that its line does not say'}"
+    batches = f"{state.batches} batch{'es' if state.batches > 1 else ''}"
+    return f"{batches}, the last at {state.last_time or 'a time that its line does not say'}"
 
 
 def _sentence(state: Telemetry) -> str:
