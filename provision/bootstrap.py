@@ -207,6 +207,8 @@ def _left_out(built: Plan, manner: Manner) -> frozenset[str]:
     for name in (*manner.only, *manner.skip):
         if name not in known:
             raise UsageError(f"there is no step `{name}`", hint=f"the steps are {', '.join(s.id for s in built.steps)}")
+    if both := set(manner.only) & set(manner.skip):
+        raise UsageError(f"`{min(both)}` is both to be taken and to be left out", hint="`--only` or `--skip`, not both")
     left_out = set(manner.skip)
     if manner.only:
         left_out |= known - set(manner.only)
@@ -229,7 +231,8 @@ def question(
     home = view.variable("HOME") or "/root"
     locks = folder("lockfiles")
     layout = catalog.target(wishes.target).layout if wishes.target else Layout()
-    hf_home = view.variable("HF_HOME")
+    # That of the machine itself: where one is only assumed, this one's says nothing of it.
+    hf_home = None if assumed else view.variable("HF_HOME")
     places = places_of(layout, wishes, home, hf_home=hf_home)
     if assumed:
         facts = assume.facts(_assumed(assumed, catalog, wishes))

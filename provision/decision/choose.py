@@ -101,6 +101,8 @@ def chosen_gpus(facts: Facts, wishes: Options) -> tuple[Gpu, ...]:
         return facts.gpus
     by_index = {str(gpu.index): gpu for gpu in facts.gpus}
     names = [part.strip() for part in wishes.gpus.split(",") if part.strip()]
+    if not names:
+        raise UsageError(f"`{wishes.gpus}` names no GPU", hint=f"the indices are {', '.join(by_index) or 'none'}")
     if unknown := [name for name in names if name not in by_index]:
         raise UsageError(
             f"there is no GPU {', '.join(unknown)} here", hint=f"the indices are {', '.join(by_index) or 'none'}"

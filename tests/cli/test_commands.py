@@ -201,6 +201,8 @@ def test_a_machine_that_a_target_does_not_fit_is_refused_with_the_reason(
         (("plan", "--target", "cpu", "--", "--api-key", "k"), "`--api-key` is not", "set `SGPROV_API_KEY`"),
         (("plan", "--bind", "999.1.1.1"), "`999.1.1.1` is not an address", "0.0.0.0"),
         (("plan", "--bind", "foo bar"), "`foo bar` is not an address", "0.0.0.0"),
+        (("bootstrap", "--target", "cpu", "--only", "smoke", "--skip", "smoke"), "`smoke` is both", "`--only` or"),
+        (("plan", "--target", "a40", "--assume", "target", "--gpus", ","), "`,` names no GPU", "the indices are 0"),
         (("serve", "start", "--port", "31888"), "`--port`: a server that is started again", "--target"),
         (("serve", "start", "cpu", "--", "--x"), "`--`: a server that is started again", "--target"),
         (("serve", "start", "cpu", "foo"), "`foo` is no option here", "stands behind `--`"),
