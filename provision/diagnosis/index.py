@@ -54,14 +54,18 @@ class Index:
             for words in pattern.words:
                 rarest = min(words, key=lambda word: (word in _EVERYDAY, usual[word] > 3, -len(word), word))  # noqa: PLR2004
                 self._by_word[rarest].append((words, pattern))
-        self._words = frozenset(self._by_word)
+        known = frozenset[bytes]().union(*(words for pattern in patterns for words in pattern.words))
+        self._known = {word: word for word in (*known, b"\n")}
 
-    def candidates(self, key: bytes) -> list[Pattern]:
+    def kinds(self, keys: list[bytes]) -> list[bytes]:
+        """The keys without the words that no pattern asks for: a request's id, a prompt, a path."""
+        words = b" \n ".join(keys).split(b" ")
+        return b" ".join(filter(None, map(self._known.get, words))).split(b"\n")
+
+    def candidates(self, kind: bytes) -> list[Pattern]:
         """The patterns all of whose words are in the key."""
-        if self._words.isdisjoint(key.split()):
-            return []
-        words = set(key.split())
-        found = (p for word in sorted(self._words & words) for need, p in self._by_word[word] if need <= words)
+        words = set(kind.split())
+        found = (p for word in sorted(words & self._by_word.keys()) for need, p in self._by_word[word] if need <= words)
         return list(dict.fromkeys(found))
 
 

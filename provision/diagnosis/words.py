@@ -18,6 +18,7 @@ _TABLE = bytes(
     for byte in range(256)
 )
 _DIGITS = b"0123456789"
+_ERROR = b"error"
 # What may be a letter: a word beside it could be part of a longer one.
 _UNKNOWN = "\0"
 # Some digit: deleted like every digit, but nothing that could be looked for.
@@ -34,14 +35,14 @@ _TOKEN = re.compile(
 _OPTIONAL = re.compile(r"\*|\{0,\d*\}")
 _REPEATED = re.compile(r"\+|\{\d+(?:,\d*)?\}")
 # A class that stands for no letter and no digit, such as `[-_ ]`.
-_NO_LETTERS = re.compile(r"\[(?!\^)[-_ .,:;'\"`/+=]+\]")
+_NO_LETTERS = re.compile(r"\[(?!\^)[-_ .,:;'\"`/+=\\]+\]")
 _DIGITS_ONLY = re.compile(r"\\d|\[[\d-]+\]")
 _MOST_ALTERNATIVES = 256
 
 
 def keys_of(lines: bytes) -> list[bytes]:
-    """One key a line."""
-    return lines.translate(_TABLE, _DIGITS).split(b"\n")
+    """One key a line; in it `zmqerror` is `zmq` and `error`, whatever else the name of an error is."""
+    return lines.translate(_TABLE, _DIGITS).replace(_ERROR, b" %b " % _ERROR).split(b"\n")
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -57,7 +58,8 @@ def required_words(pattern: str) -> tuple[frozenset[bytes], ...]:
     is not. `(?:cuda|nccl) error \d` needs `cuda` and `error`, or `nccl` and `error`.
     """
     texts = {_DELETED.sub("", skeleton) for skeleton in _skeletons(pattern)}
-    return _sets(_WORD.findall(f" {text}{_UNKNOWN}") for text in texts)
+    error = _ERROR.decode()
+    return _sets(_WORD.findall(f" {text}{_UNKNOWN}".replace(error, f" {error} ")) for text in texts)
 
 
 @cache
