@@ -24,7 +24,7 @@ _STRONG, _WEAK = 3, 1
 # A word in a line beside an alarmed one, against the same word in it.
 _BESIDE = 0.4
 # What a signature of a category that knows only the field, or only the place in a traceback, counts.
-_SIGNATURE = 4
+_SIGNATURE = 3
 _LEAST = 2
 _LEVEL_WITHIN = 120
 # The level that a logger gave its line: alarming words in such a line are a remark.

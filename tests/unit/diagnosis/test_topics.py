@@ -103,3 +103,46 @@ def test_every_pointer_can_be_looked_up(row: Signature) -> None:
 @pytest.mark.parametrize("name", ["ZMQError", "RuntimeError", "FrobnicationError"])
 def test_the_name_of_any_error_is_an_alarm(name: str) -> None:
     assert first(f"{name}: the listener on port 30000 is none").signature.category == "port"
+
+
+@pytest.mark.parametrize(
+    ("text", "category"),
+    [
+        # The same code of HTTP: the host decides whose it is.
+        (
+            "HTTPError: 500 Server Error for url: https://hub.example/some-model/resolve/main/config.json",
+            "model-access",
+        ),
+        ("HTTPError: 500 Server Error for http+docker://localhost/images/create", "container-registry"),
+        # One says which GPU, the other which model.
+        ("int4 quantization is not supported for architectures between 10 and 12", "gpu-arch"),
+        ("int4 quantization is not supported for this checkpoint", "server-config"),
+        ("error at fmha_runner.cuh:37: Unsupported architecture", "gpu-arch"),
+        ("Unsupported architecture: FrobnicatorForCausalLM", "server-config"),
+        # What every engine says of a process that died is no reason.
+        ("CUDA error (hopper/some_kernel.h:12): invalid argument\nEngine core initialization failed.", "gpu-arch"),
+        ("DistNetworkError: broken\nname: EADDRINUSE, message: address already in use", "port"),
+        ('File "C:\\venv\\huggingface_hub\\hub.py", line 7, in get', "model-access"),
+        ("Loading checkpoint shards: 50%|##   | 1/2 [00:01<00:01]Killed", "memory"),
+        ("Building the image: my/engine:1.2 image not found", "container-registry"),
+        ("| NVIDIA-SMI 500.1    Driver Version: 500.1    CUDA Version: ERR!  |", "cuda-driver"),
+        ("ValueError: Current node has no GPU available. current_node_resource={'CPU': 8.0}", "multi-node"),
+    ],
+)
+def test_the_whole_line_decides(text: str, category: str) -> None:
+    assert first(text).signature.category == category
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "custom_all_reduce: Registering 35 cuda graph addresses",
+        "invoke-rc.d: could not determine current runlevel",
+        "debconf: delaying package configuration, since apt-utils is not installed",
+        "Disabling parallelism to avoid deadlocks...",
+        "W1030 10:00:00.000 1598 run.py:793] OMP_NUM_THREADS is unset: the docker error count is 0",
+        "srun: debug: spank: the plugin stack of pyxis was opened",
+    ],
+)
+def test_everyday_lines_are_nothing(text: str) -> None:
+    assert not diagnose_text(text).findings
