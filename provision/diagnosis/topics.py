@@ -147,17 +147,24 @@ class Topics:
                 scores[row.category] += _SIGNATURE
         own: dict[str, set[str]] = {}
         for topic, strong, weak in _words():
+            texts, around = [text for text, _ in told], self.beside
             for pattern, weight in ((strong, _STRONG), (weak, _WEAK)):
-                alarmed = {match.group().lower() for text, _ in told for match in pattern.finditer(text)}
-                beside = {match.group().lower() for text in self.beside for match in pattern.finditer(text)} - alarmed
+                alarmed = _found(pattern, texts)
+                beside = _found(pattern, around) - alarmed
                 scores[topic.category] += weight * (len(alarmed) + len(beside) * _BESIDE)
                 own.setdefault(topic.category, set()).update(alarmed)
+                # A word counts once: `nvidia driver` is no `driver` besides.
+                texts, around = [pattern.sub(" ", text) for text in texts], [pattern.sub(" ", text) for text in around]
         (score, best), (second, _) = sorted(((score, name) for name, score in scores.items()), reverse=True)[:2]
         lines = [line for text, line in told if any(word in text.lower() for word in own[best])]
         if score < _LEAST or score <= second or not (lines or (told and failed)):
             return None
         topic = next(topic for topic, *_ in _words() if topic.category == best)
         return Found(_signature(topic), tuple((lines or [line for _, line in told])[:_SHOWN_LINES]))
+
+
+def _found(pattern: re.Pattern[str], texts: Iterable[str]) -> set[str]:
+    return {match.group().lower() for text in texts for match in pattern.finditer(text)}
 
 
 def _signature(topic: _Topic) -> Signature:
