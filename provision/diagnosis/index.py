@@ -17,6 +17,8 @@ _EVERYDAY = frozenset(
     b" the this to token torch type use used using usage version warning was with you your".split()
 )
 
+_MANY_RUNS = 24
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pattern:
@@ -35,7 +37,8 @@ class Pattern:
         for run in self.always:
             if run not in line:
                 return False
-        return any(all(run in line for run in runs) for runs in self.runs)
+        # To ask for very many takes longer than to try the pattern.
+        return len(self.runs) > _MANY_RUNS or any(all(run in line for run in runs) for runs in self.runs)
 
     def search(self, text: str) -> re.Match[str] | None:
         """Where it matches a cleaned line."""

@@ -143,10 +143,10 @@ class _Reader:
         if self._in_vain.get(kind, 0) > _PATIENCE:
             return
         line = lines[at].lower()
-        candidates = [pattern for pattern in candidates if pattern.may_match(line)]
         if topics.is_quiet(lines[at]):
             # A remark is a finding only where a signature knows it.
             candidates = [pattern for pattern in candidates if not topics.leaves_open(pattern.signature)]
+        candidates = [pattern for pattern in candidates if pattern.may_match(line)]
         number = self._lines + at + 1
         news = False
         for piece in pieces(lines[at], continued=self._continued and at == 0):

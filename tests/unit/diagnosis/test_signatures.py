@@ -95,3 +95,29 @@ def test_case_values_are_texts() -> None:
 
 def test_the_documentation_is_that_of_these_signatures() -> None:
     assert signature_table() in (ROOT / "docs/diagnosis.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("frobnicate 1.2 requires cuda-python<=12.9, which is not installed.", "pip-dependency-conflict"),
+        ("RuntimeError: connect() timed out. Original timeout was 5000 ms.", "rendezvous-timeout"),
+        ("(raylet) A worker unexpectedly exits with a connection error code 7.", "ray-worker-died"),
+    ],
+)
+def test_other_forms_of_a_message_are_known_too(text: str, name: str) -> None:
+    told = diagnose_text(text)
+    assert told.findings[0].signature.id == name
+    assert told.category == ROWS[name].category
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "frobnicate 1.2 requires cuda-python<=12.9, which is installed.",
+        "connect() done. Original timeout was 5000 ms.",
+        "(raylet) A worker exits as it was told to.",
+    ],
+)
+def test_near_misses_of_these_forms_are_quiet(text: str) -> None:
+    assert not diagnose_text(text).findings
