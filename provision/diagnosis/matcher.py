@@ -110,7 +110,7 @@ class _Reader:
 
     def _ranked(self, failures: list[Found]) -> tuple[Found, ...]:
         """The likeliest first: where no signature knows the cause, what the words around the failure speak of."""
-        ranked = sorted(failures, key=lambda item: item.rank)
+        ranked = _less_said_already(sorted(failures, key=lambda item: item.rank))
         if not ranked or topics.leaves_open(ranked[0].signature):
             told = self._topics.finding(ranked, self._lines + self._continued)
             if told and told.signature.category != (ranked[0].signature.category if ranked else None):
@@ -220,3 +220,13 @@ def _shown(text: str, match: re.Match[str]) -> str:
     start = max(0, len(before) - _SHOWN // 4)
     end = start + _SHOWN
     return ("…" if start else "") + found[start:end] + ("…" if end < len(found) else "")
+
+
+def _less_said_already(ranked: list[Found]) -> list[Found]:
+    """Without the generic ones all of whose lines have a reason already: the same line would be told twice."""
+    reasons = {line.number for found in ranked if found.signature.kind in {"cause", "symptom"} for line in found.lines}
+    return [
+        found
+        for found in ranked
+        if found.signature.kind in {"cause", "symptom"} or not {line.number for line in found.lines} <= reasons
+    ]

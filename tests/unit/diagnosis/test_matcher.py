@@ -232,3 +232,14 @@ def test_where_a_log_ends() -> None:
     assert ids(begin) == ["stuck-joining"]
     assert ids(begin + b"[2026-10-30 10:00:09 TP0] Load weight begin. avail mem=78 GB\n") == []
     assert ids(begin + b"\n\n") == ["stuck-joining"]
+
+
+def test_a_line_with_a_reason_is_not_told_again_as_an_exception() -> None:
+    told = diagnose_text(
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 1 GiB free."
+    )
+    assert [found.signature.kind for found in told.findings] == ["cause"]
+    more = diagnose_text(
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB.\nworker exited with error"
+    )
+    assert more.findings[0].signature == told.findings[0].signature
