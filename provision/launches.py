@@ -13,6 +13,7 @@ from provision.config import Options
 from provision.containers import run
 from provision.containers.run import Container, Gpus, Mount, Publish
 from provision.decision import Decision, Hosting
+from provision.environments import interpreters
 from provision.host import HostView
 from provision.serving.launch import Inside, Launch, render, url_of
 from provision.serving.ports import DerivedPort
@@ -69,8 +70,8 @@ def _of_stack(view: HostView, decision: Decision, hosting: Hosting, model: str, 
     mounts = [Mount(source=f"{places.prefix}/environments", target=f"{places.prefix}/environments")]
     bytecode = plan.bytecode_of(places)
     mounts.append(Mount(source=bytecode, target=bytecode, writable=True))
-    base = _python_base(view, decision)
-    mounts.append(Mount(source=base, target=base))
+    if base := _python_base(view, decision):
+        mounts.append(Mount(source=base, target=base))
     if path.startswith("/"):
         mounts.append(Mount(source=path, target=path))
     else:
@@ -152,12 +153,17 @@ def _path(decision: Decision, model: str) -> str:
     return str(Path(model).expanduser().absolute()) if model.startswith(("./", "../", "~")) else model
 
 
-def _python_base(view: HostView, decision: Decision) -> str:
-    """The directory that the environment's Python was installed in; under the prefix where sgprov brought it."""
-    if decision.interpreter is None:
-        return f"{decision.places.prefix}/python"
-    real = view.query(["readlink", "--canonicalize", decision.interpreter]).out.strip() or decision.interpreter
-    return str(Path(real).parents[1])
+def _python_base(view: HostView, decision: Decision) -> str | None:
+    """The directory that the environment's Python was installed in; under the prefix where sgprov brought it.
+
+    None for one of the system, which is not to hide that of the image: then the image has to have the same.
+    """
+    prefix, lock = decision.places.prefix, decision.lock
+    kept = environments.interpreter_of(view, environments.path_for(prefix, lock)) if lock else None
+    interpreter = kept or decision.interpreter
+    if interpreter is None or interpreter.startswith(f"{prefix}/python/"):
+        return f"{prefix}/python"
+    return interpreters.base_of(view, interpreter)
 
 
 def _publish(decision: Decision, inside: int | None) -> Publish:

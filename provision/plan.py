@@ -11,6 +11,7 @@ from provision.decision import Decision, Places
 from provision.environments import Receipt, path_for, python_of
 from provision.errors import ProvisionError
 from provision.host import HostView
+from provision.locks.lockfile import Lock
 from provision.serving import tiny_model
 from provision.serving.launch import Launch
 from provision.steps import Precondition, Step
@@ -18,6 +19,7 @@ from provision.steps.cache_directory import CacheDirectory
 from provision.steps.directories import Directories, Directory
 from provision.steps.environment import Environment
 from provision.steps.image import PullImage
+from provision.steps.inside import StartsInside
 from provision.steps.interpreter import Interpreter
 from provision.steps.model import HubModel, LocalModel, step_for
 from provision.steps.port import Port, needed
@@ -153,9 +155,9 @@ def _stack_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
     return (
         Directories(directories=tuple(Directory(path=path) for path in paths)),
         Interpreter(python=lock.python, prefix=places.prefix, path=decision.interpreter),
+        *_inside_steps(decision, lock, launch),
         Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter, wheels=given.wheels),
         *models,
-        *_pull_steps(decision),
         *_launch_steps(places.prefix, launch, given, stack=lock.stack, hub=hub),
         Switch(prefix=places.prefix, path=environment),
         _receipt_step(decision, receipt, given),
@@ -188,6 +190,24 @@ def _image_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
         *_launch_steps(places.prefix, launch, given, stack=image.name),
         _receipt_step(decision, receipt, given),
     )
+
+
+def _inside_steps(decision: Decision, lock: Lock, launch: Launch) -> tuple[Step, ...]:
+    """What an image has to be for a stack that is mounted into it: before gigabytes are fetched for that."""
+    hosting, stack = decision.hosting, decision.stack
+    if hosting is None or stack is None:
+        return ()
+    inside = StartsInside(
+        program=hosting.program,
+        image=hosting.reference,
+        python=lock.python,
+        prefix=decision.places.prefix,
+        environment=path_for(decision.places.prefix, lock),
+        interpreter=decision.interpreter,
+        user=_user_of(launch),
+        glibc=stack.minimum_glibc,
+    )
+    return (*_pull_steps(decision), inside)
 
 
 def _user_of(launch: Launch) -> str | None:

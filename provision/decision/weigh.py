@@ -11,12 +11,14 @@ from provision.catalog.rows import Image, Stack
 from provision.config import Options
 from provision.decision.hosting import ARCHS, choose
 from provision.decision.model import Candidate, Places
-from provision.facts.model import Facts, Gpu
+from provision.facts.model import Facts, Gpu, Python
 from provision.locks.coverage import of_lock, runs_on
 from provision.locks.lockfile import Lock
 from provision.locks.sizes import Sizes
 from provision.report import Finding, Severity
 
+# Whose builds of Python bring the libraries that they load.
+_WHOLE = ("uv", "conda")
 _GIB = 1024**3
 _GB = 1e9
 # NVIDIA's consumer and workstation names: no forward-compatibility package exists for them.
@@ -159,14 +161,28 @@ def _lock_and_interpreter(here: Sequence[Lock], setting: Setting, verdict: Verdi
         verdict.reasons.append(f"Python {offered[-1].python} at {interpreter}")
         return offered[-1], interpreter
     # Newest Python first, one with headers before one without: Triton compiles against them on first use.
-    for lock in reversed(offered):
-        found = [one for one in setting.facts.pythons if minor(one.version) == lock.python]
-        found.sort(key=lambda one: not one.headers)
-        if found:
-            verdict.reasons.append(f"Python {lock.python} at {found[0].path}")
-            return lock, found[0].path
+    for those in _usable(setting):
+        for lock in reversed(offered):
+            found = [one for one in those if minor(one.version) == lock.python]
+            found.sort(key=lambda one: not one.headers)
+            if found:
+                verdict.reasons.append(f"Python {lock.python} at {found[0].path}")
+                return lock, found[0].path
     verdict.reasons.append(f"Python {offered[-1].python}, not on this host yet")
     return offered[-1], None
+
+
+def _usable(setting: Setting) -> tuple[Sequence[Python], ...]:
+    """The interpreters of this host to choose from, in groups of which the first that has one is taken.
+
+    Into an image goes one that brings the libraries that it loads, else one in a directory of its own; never the
+    system's, whose directory would take the place of the image's.
+    """
+    every = setting.facts.pythons
+    if not setting.wishes.image:
+        return (every,)
+    whole = [one for one in every if one.source in _WHOLE]
+    return whole, [one for one in every if one not in whole and not one.path.startswith("/usr/")]
 
 
 def _weigh_driver(floor: str, cuda: str, facts: Facts, gpus: Sequence[Gpu], verdict: Verdict) -> None:

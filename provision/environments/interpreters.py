@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import PurePosixPath
 
 import msgspec
 from packaging.version import Version
@@ -12,6 +13,8 @@ from packaging.version import Version
 from provision.errors import WrongPython
 from provision.host import Host, HostView
 
+# Where packages of the system put their files beside those of all others.
+_SYSTEM = ("/", "/usr", "/usr/local")
 _QUESTION = "import platform as p, sys; print(p.python_version(), p.python_implementation(), p.machine())"
 
 
@@ -68,6 +71,20 @@ def find(view: HostView, *, prefix: str, python: str, path: str | None) -> Inter
             hint=f"leave `--python` out, or name a Python {python}: {remedy(view, python)}",
         )
     return interpreter
+
+
+def real_path(view: HostView, path: str) -> str:
+    """Where an interpreter lies, with links followed."""
+    return view.query(["readlink", "--canonicalize", path]).out.strip() or path
+
+
+def base_of(view: HostView, path: str) -> str | None:
+    """The directory that an interpreter was installed in, with all that it brings.
+
+    None for one that is spread over the system's own directories, which cannot be taken elsewhere by themselves.
+    """
+    base = str(PurePosixPath(real_path(view, path)).parents[1])
+    return None if base in _SYSTEM else base
 
 
 def fetch(host: Host, uv: str, *, prefix: str, python: str) -> None:

@@ -74,6 +74,12 @@ def python_of(path: str) -> str:
     return f"{path}/bin/python"
 
 
+def interpreter_of(view: HostView, path: str) -> str | None:
+    """The interpreter that an environment was made from, where it stays: one that is stamped is not made anew."""
+    stamp = read_stamp(view, path)
+    return stamp.interpreter if stamp and view.stat(python_of(path)) else None
+
+
 def read_stamp(view: HostView, path: str) -> Stamp | None:
     """The stamp of an environment (or of a link to one). One that cannot be read counts as absent."""
     text = view.read(f"{path}/{STAMP}")

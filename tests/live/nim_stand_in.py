@@ -14,6 +14,8 @@ import pytest
 from live import parts
 
 IMAGE = "sgprov-test/nim-stand-in:2"
+# A bare Debian 12 with its own Python, and so with the libraries that any Python loads.
+WITH_PYTHON = "sgprov-test/python:12"
 MODEL = "meta/llama-3.1-8b-instruct"
 # NIM images run as a user of their own.
 USER = 1000
@@ -110,8 +112,7 @@ def build(folder: Path) -> str:
 
 def with_python(folder: Path) -> str:
     """A bare Debian 12 with its own Python, which minbase has not got."""
-    image = "sgprov-test/python:12"
-    if not parts.docker("images", "--quiet", image):
+    if not parts.docker("images", "--quiet", WITH_PYTHON):
         if shutil.which("debootstrap") is None:
             pytest.skip("NOT RUN: debootstrap is not installed")
         root = folder / "python"
@@ -123,6 +124,6 @@ def with_python(folder: Path) -> str:
         packed = folder / "python.tar"
         subprocess.run(["tar", "-C", str(root), "-cf", str(packed), "."], check=True)
         shutil.rmtree(root)
-        parts.docker("import", str(packed), image)
+        parts.docker("import", str(packed), WITH_PYTHON)
         packed.unlink()
-    return image
+    return WITH_PYTHON

@@ -175,10 +175,10 @@ def test_a_killed_container_is_noticed_within_a_second(host: LocalHost, prefix: 
     inside = parts.docker("exec", NAME, "pidof", "python3", check=False) or "7"
     start = time.monotonic()
     parts.docker("exec", "--user", "0", NAME, "sh", "-c", f"kill -9 {inside}", check=False)
-    while status.status(host, known).health == "running":
-        assert time.monotonic() - start < 5
+    # For a moment it only refuses connections: its container ends when its first process does.
+    while (now := status.status(host, known)).health != "dead" and time.monotonic() - start < 5:
+        time.sleep(0.01)
     took = time.monotonic() - start
-    now = status.status(host, known)
     assert now.health == "dead" and "killed by signal 9" in now.text, now
     assert took < 1.0, took
     server.stop(host, f"{prefix}/servers", name="test-nim")
@@ -349,7 +349,7 @@ def test_podman_runs_the_same(prefix: str, image: str, tmp_path: Path) -> None:
     assert known.pid and status.status(machine, known).health == "running"
     os.kill(known.pid, 9)
     start = time.monotonic()
-    while (now := status.status(machine, known)).health == "running" and time.monotonic() - start < 5:
+    while (now := status.status(machine, known)).health != "dead" and time.monotonic() - start < 15:
         time.sleep(0.05)
     assert now.health == "dead" and "killed by signal 9" in now.text, now
     assert server.stop(machine, f"{prefix}/servers", name="test-nim")

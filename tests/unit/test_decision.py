@@ -151,6 +151,28 @@ def test_an_interpreter_with_headers_goes_before_one_without() -> None:
     assert asked(facts, target="a40", python="3.10").interpreter == "/opt/python3.10"
 
 
+@pytest.mark.parametrize(
+    ("paths", "chosen"),
+    [
+        (("/usr/bin/python3.12", "/home/a/.pyenv/v/bin/python3.12", "/home/a/uv/python/p/bin/python3.11"), 2),
+        (("/usr/bin/python3.12", "/home/a/.pyenv/v/bin/python3.11"), 1),
+        (("/usr/bin/python3.12", "/usr/local/bin/python3.12"), None),
+    ],
+)
+def test_what_goes_into_an_image_is_a_python_with_a_directory_of_its_own(
+    paths: tuple[str, ...], chosen: int | None
+) -> None:
+    sources = {"/home/a/.pyenv": "pyenv", "/home/a/uv": "uv", "/usr/local": "path", "/usr/bin": "system"}
+    pythons = tuple(
+        Python(path=path, version=f"{path[-4:]}.1", source=next(name for at, name in sources.items() if at in path))
+        for path in paths
+    )
+    facts = replace(machine(gpu="none", docker="yes"), pythons=pythons)
+    assert asked(facts, target="cpu").interpreter == "/usr/bin/python3.12"
+    found = asked(facts, target="cpu", image="debian:12").interpreter
+    assert found == (None if chosen is None else paths[chosen])
+
+
 def test_a_host_without_the_python_gets_it_on_the_way() -> None:
     decision = asked(machine(gpu="A40", driver="550.90.07", python="3.12", runpod="yes"), target="runpod-a40")
     assert (decision.python, decision.interpreter) == ("3.10", None)

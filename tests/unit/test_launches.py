@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
-from fakes import FakeHost
+from fakes import FakeHost, answer
 
-from provision import bootstrap
+from provision import bootstrap, launches
 from provision.config import Options
+from provision.environments import path_for
+from provision.environments.layout import Stamp
 from provision.errors import ServingFailed, UnsupportedHost, UsageError
 from provision.host import Listener
 from provision.host.folder import FolderHost
@@ -130,6 +134,41 @@ def test_a_model_of_the_hub_is_called_the_same_by_a_process_and_in_a_container()
         assert "--served-model-name Qwen/Qwen3-0.6B" in words(plan)
     steps = [next(step for step in plan.steps if isinstance(step, StartServer)) for plan in made]
     assert all(step.hub and step.hub.model == "Qwen/Qwen3-0.6B" for step in steps)
+
+
+def mounts(plan: Plan) -> list[str]:
+    return [word for word in plan.launch.argv if word.startswith("type=bind")]
+
+
+def test_what_a_stack_is_mounted_with() -> None:
+    plan = planned("cpu", image="debian:12", assumed=DOCKER)
+    ids = [step.id for step in plan.steps]
+    assert ids[:5] == ["directories", "interpreter", "image", "inside", "environment"]
+    prefix = plan.decision.places.prefix
+    assert f"type=bind,source={prefix}/python,target={prefix}/python,readonly" in mounts(plan)
+
+
+def test_the_systems_directories_do_not_hide_those_of_the_image() -> None:
+    host = FakeHost(answers={"readlink --canonicalize /usr/bin/python3.12": answer("/usr/bin/python3.12\n")})
+    host.variables["HOME"] = "/home/ada"
+    wishes = Options(target="cpu", image="debian:12")
+    decision = bootstrap.make_plan(host, wishes, assumed=DOCKER).decision
+    launch = launches.of(host, replace(decision, interpreter="/usr/bin/python3.12"), "m", wishes, name="a")
+    assert not any("source=/usr" in word for word in launch.argv)
+
+
+def test_an_environment_that_is_there_takes_its_own_python_along() -> None:
+    host = FakeHost()
+    host.variables["HOME"] = "/home/ada"
+    wishes = Options(target="cpu", image="debian:12")
+    decision = bootstrap.make_plan(host, wishes, assumed=DOCKER).decision
+    assert decision.lock
+    path = path_for(decision.places.prefix, decision.lock)
+    stamp = Stamp(name="e", lock="l", lock_digest="d", python="3", interpreter="/q/py/bin/python3", sgprov="0", time="")
+    host.files[f"{path}/.sgprov/stamp.json"] = msgspec.json.encode(stamp).decode()
+    host.files[f"{path}/bin/python"] = ""
+    launch = launches.of(host, replace(decision, interpreter="/other/bin/python3"), "m", wishes, name="a")
+    assert "type=bind,source=/q/py,target=/q/py,readonly" in launch.argv
 
 
 def test_the_port_of_a_container_that_is_replaced_is_not_a_strangers() -> None:
