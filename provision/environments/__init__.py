@@ -14,7 +14,7 @@ from provision.environments.layout import (
     python_of,
     read_stamp,
 )
-from provision.environments.receipts import Receipt, read_receipt, receipt_history, write_receipt
+from provision.environments.receipts import Receipt, environment_receipt, read_receipt, receipt_history, write_receipt
 from provision.environments.switching import rollback, switch
 from provision.environments.verification import Scan, Verification, repair, verify
 
@@ -26,6 +26,7 @@ __all__ = [
     "Verification",
     "collect_garbage",
     "current",
+    "environment_receipt",
     "interpreter_of",
     "is_complete",
     "list_environments",

@@ -67,6 +67,14 @@ def read_receipt(view: HostView, prefix: str) -> Receipt | None:
     return _read(view, f"{prefix}/{LATEST}")
 
 
+def environment_receipt(view: HostView, prefix: str) -> Receipt | None:
+    """The newest receipt that names an environment: a server from an image, under the same prefix, has none to name."""
+    latest = read_receipt(view, prefix)
+    if latest is None or latest.environment:
+        return latest
+    return next((one for one in receipt_history(view, prefix) if one.environment), None)
+
+
 def receipt_history(view: HostView, prefix: str) -> tuple[Receipt, ...]:
     """All readable receipts, the newest first."""
     paths = reversed(view.glob(f"{glob.escape(prefix)}/{HISTORY}/*.json"))

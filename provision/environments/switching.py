@@ -6,7 +6,7 @@ import msgspec
 
 from provision.environments.layout import CURRENT, PREVIOUS, Stamp, current, previous, read_stamp
 from provision.environments.locking import alone
-from provision.environments.receipts import Receipt, read_receipt, receipt_history, write_receipt
+from provision.environments.receipts import Receipt, environment_receipt, receipt_history, write_receipt
 from provision.errors import StepFailed
 from provision.host import Host
 
@@ -67,7 +67,7 @@ def _receipt(host: Host, prefix: str, stamp: Stamp) -> Receipt | None:
     found = next((one for one in receipt_history(host, prefix) if one.environment == stamp.name), None)
     if found:
         return found
-    latest = read_receipt(host, prefix)
+    latest = environment_receipt(host, prefix)
     if latest is None:
         return None
     return Receipt(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from provision.errors import LoginRefused, Unreachable
 from provision.host import Host, HostView
+from provision.login import store
 from provision.login.asking import Login, ask
 from provision.login.keys import HUB, Key
 
@@ -14,13 +15,6 @@ _OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
 def endpoint(view: HostView) -> str:
     """The hub, or the mirror that HF_ENDPOINT names."""
     return (view.variable("HF_ENDPOINT") or _DEFAULT).rstrip("/")
-
-
-def token_path(view: HostView) -> str:
-    """https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables#hftokenpath"""
-    home = view.variable("HOME") or "/root"
-    cache = view.variable("HF_HOME") or f"{view.variable('XDG_CACHE_HOME') or f'{home}/.cache'}/huggingface"
-    return view.variable("HF_TOKEN_PATH") or f"{cache}/token"
 
 
 def prove(view: HostView, key: Key) -> str:
@@ -43,14 +37,14 @@ def prove(view: HostView, key: Key) -> str:
 
 def save(host: Host, key: Key) -> str:
     """Keep the token, readable by its owner only; the path."""
-    path = token_path(host)
+    path = store.token_path(host)
     host.write(path, key.value, mode=0o600)
     return path
 
 
 def forget(host: Host) -> bool:
     """Remove the token; whether there was one."""
-    path = token_path(host)
+    path = store.token_path(host)
     if host.stat(path) is None:
         return False
     host.remove(path)

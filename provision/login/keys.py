@@ -113,7 +113,7 @@ def check_shape(key: Key, wanted: Service) -> None:
     if wanted.shape.fullmatch(key.value):
         return
     other = next((whose for prefix, whose in _OTHERS if key.value.startswith(prefix)), None)
-    told = other if other and not _own(key.value, wanted) else _shape(key.value)
+    told = other if other and not _own(key.value, wanted) else describe(key)
     raise UsageError(
         f"what {key.source} holds does not look like a key for {wanted.name}: it is {told}",
         hint=f"a key looks like {wanted.looks}; get one at {wanted.where}",
@@ -124,7 +124,9 @@ def _own(value: str, wanted: Service) -> bool:
     return (wanted.name, value[:3]) in {("ngc", "nva"), ("hf", "hf_")}
 
 
-def _shape(value: str) -> str:
+def describe(key: Key) -> str:
+    """What can be said of a credential that does not look like one, without saying it."""
+    value = key.value
     told = [f"{len(value)} characters"]
     if value[:1] in "\"'" or value[-1:] in "\"'":
         told.append("with quotes around it")

@@ -32,6 +32,16 @@ def config_path(view: HostView) -> str:
     return f"{view.variable('DOCKER_CONFIG') or f'{home}/.docker'}/config.json"
 
 
+def token_path(view: HostView) -> str:
+    """Where the hub's own library looks for its token.
+
+    https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables#hftokenpath
+    """
+    home = view.variable("HOME") or "/root"
+    cache = view.variable("HF_HOME") or f"{view.variable('XDG_CACHE_HOME') or f'{home}/.cache'}/huggingface"
+    return view.variable("HF_TOKEN_PATH") or f"{cache}/token"
+
+
 def find(view: HostView, registry: str) -> Kept | None:
     """The login for a registry, None where there is none. What it holds is not looked at."""
     path, name = config_path(view), _HUB if registry == "docker.io" else registry

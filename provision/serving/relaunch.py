@@ -54,7 +54,7 @@ def _instead(view: HostView, prefix: str, server: Server) -> str | None:
 
     A server of another target keeps its environment, though that is not `current` either.
     """
-    receipt, now = environments.read_receipt(view, prefix), environments.current(view, prefix)
+    receipt, now = environments.environment_receipt(view, prefix), environments.current(view, prefix)
     if receipt is None or receipt.rolled_back_from is None or now is None:
         return None
     left = environments.python_of(f"{prefix}/environments/{receipt.rolled_back_from}")

@@ -45,7 +45,7 @@ class WriteReceipt:
         # What was installed without a test and has passed one now is to say so.
         untold = self.smoke is not None and latest is not None and not latest.smoke
         # What a rollback or another server wrote last may name another environment than the one in use from now on.
-        last = environments.read_receipt(host, self.prefix) if self.receipt.environment else None
+        last = environments.environment_receipt(host, self.prefix) if self.receipt.environment else None
         named = self.receipt.environment is None or (last is not None and last.environment == self.receipt.environment)
         return self._whole(host).same_as(latest) and named and not untold
 

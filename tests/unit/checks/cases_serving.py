@@ -81,7 +81,7 @@ CASES = (
     ),
     Case(
         "credential-ngc-shape",
-        "12 characters, with quotes in it",
+        "12 characters, with quotes around it",
         lambda: machine(secrets={"NGC_API_KEY": '"nvapi-abcd"'}),
         lambda: machine(secrets={"NGC_API_KEY": "A" * 84 + "=="}),
     ),

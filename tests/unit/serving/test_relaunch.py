@@ -93,3 +93,13 @@ def test_another_engine_is_refused() -> None:
     host = machine(engine="lmdeploy")
     with pytest.raises(StepFailed, match="runs sglang, which is not in `/p/environments/old`"):
         launch_of(host, "/p", server(host))
+
+
+def test_a_server_from_an_image_says_nothing_of_the_environment_that_was_gone_back_to() -> None:
+    host = machine()
+    known = server(host)
+    host.files["/p/receipts/2026-01-01T00-00-00Z.json"] = host.files["/p/receipt.json"]
+    image = msgspec.json.encode(Receipt(target="gb10-nim", image="nvcr.io/nim/a:1")).decode()
+    host.files["/p/receipts/2026-01-02T00-00-00Z.json"] = host.files["/p/receipt.json"] = image
+    assert launch_of(host, "/p", known)[0].argv[0] == f"{OLD}/bin/python"
+    assert followers(host, "/p") == ("a",)
