@@ -66,7 +66,11 @@ def start(
             _make_room(host, existing, same=existing.runs(launch) and same_key)
         if key and launch.key_file:
             keys.give(host, directory, key)
-        return _start(host, directory, launch, name=name, stack=stack)
+        # Whoever supervises the one that was there goes on with the one that takes its place.
+        supervised = existing is not None and existing.supervised and existing.state in {"starting", "ready"}
+        return _start(
+            host, directory, launch, name=name, stack=stack, supervised=supervised and launch.container is None
+        )
 
 
 def wait_until_ready(
@@ -90,7 +94,8 @@ def wait_until_ready(
     try:
         seconds = wait.run()
     except ServingFailed:
-        if (now := record.load(host, server.directory)) is None or now.state != "stopped":
+        now = record.load(host, server.directory)
+        if now is None or (now.id == server.id and now.state != "stopped"):
             _end(host, server, grace_s=_INTERRUPTED_GRACE_S)
             record.save(host, msgspec.structs.replace(server, state="failed"))
         raise
@@ -126,7 +131,9 @@ def restore(host: Host, servers: str, *, name: str = "default") -> Server | None
             _end(host, existing, grace_s=_INTERRUPTED_GRACE_S)
         check_free(host, replaced.launch)
         keys.restore_replaced(host, directory)
-        started = _start(host, directory, replaced.launch, name=name, stack=replaced.stack)
+        started = _start(
+            host, directory, replaced.launch, name=name, stack=replaced.stack, supervised=replaced.supervised
+        )
         record.forget_replaced(host, directory)
         return started
 
@@ -169,8 +176,14 @@ def revive(host: Host, server: Server) -> Server | None:
         if now is None or now.id != server.id or now.state == "stopped":
             return None
         _end(host, now, grace_s=_INTERRUPTED_GRACE_S)
-        again = _start(host, server.directory, now.launch, name=now.name, stack=now.stack)
-        return record.save(host, msgspec.structs.replace(again, supervised=now.supervised))
+        return _start(host, server.directory, now.launch, name=now.name, stack=now.stack, supervised=now.supervised)
+
+
+def died(host: Host, server: Server) -> bool:
+    """Whether a server whose process has ended did so by itself: nobody stops or replaces it at this moment."""
+    with _alone(server.directory):
+        now = record.load(host, server.directory)
+        return now is not None and now.id == server.id and now.state != "stopped"
 
 
 def known(host: Host, servers: str, *, name: str = "default") -> Server:
@@ -184,7 +197,9 @@ def known(host: Host, servers: str, *, name: str = "default") -> Server:
     return server
 
 
-def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str | None) -> Server:
+def _start(
+    host: Host, directory: str, launch: Launch, *, name: str, stack: str | None, supervised: bool = False
+) -> Server:
     path = f"{directory}/server.log"
     log.rotate(path)
     server = Server(
@@ -208,6 +223,7 @@ def _start(host: Host, directory: str, launch: Launch, *, name: str, stack: str 
         machine=processes.machine_name(host),
         boot=processes.boot_id(host),
         container=launch.container,
+        supervised=supervised,
     )
     # Written before the process exists too: killed between the two, its id still finds the process.
     record.save(host, server)

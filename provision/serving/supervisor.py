@@ -5,10 +5,13 @@ It runs as a process of its own, under systemd where systemd runs. For container
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,6 +24,9 @@ from provision.serving.status import status
 
 EVENTS = "events.jsonl"
 _POLL_S = 0.1
+# How long whoever started a server that failed may take to start the one before again, and a supervisor to end.
+_GOING_BACK_S = 10.0
+_ENDING_S = 5.0
 _KEPT_EVENTS = 200
 
 
@@ -60,31 +66,82 @@ def supervise(
     patience: Patience | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Until the server is stopped. Raises `ServingFailed` with a diagnosis when it gives up."""
-    patience, life = patience or Patience(), _Life()
-    known = server.known(host, servers, name=name)
+    """Until the server is stopped; one that is put in its place is kept up as well.
+
+    Raises `ServingFailed` with a diagnosis when it gives up.
+    """
+    patience = patience or Patience()
+    known: Server | None = server.known(host, servers, name=name)
+    with _the_only_one(f"{servers}/{name}") as only:
+        while only and known is not None:
+            known = _kept_up(host, known, patience, tell)
+
+
+def _kept_up(host: Host, known: Server, patience: Patience, tell: Callable[[str], None]) -> Server | None:
+    """Until it is stopped (None), or replaced by another, which is returned. Raises `ServingFailed`."""
+    life = _Life()
     while True:
         reason, lived = _ready(host, known, patience), 0.0
         if reason is None:
             born = time.monotonic()
             reason = _watch(host, known, patience)
             lived = time.monotonic() - born
-        if reason is None or _stopped(host, known):
-            return
+        if reason is None or not server.died(host, known):
+            return _successor(host, known)
         life.failures = life.failures + 1 if lived < patience.fast_s else 1
         life.reason = reason
         note(host, known, "died", reason=reason, failures=life.failures)
-        tell(f"{name} {reason}")
+        tell(f"{known.name} {reason}")
         if life.failures >= patience.attempts:
             raise _given_up(host, known, life)
         if not _paused(host, known, patience.pause_s(life.failures)):
-            return
+            return _successor(host, known)
         again = server.revive(host, known)
         if again is None:
-            return
+            return _successor(host, known)
         note(host, again, "started", failures=life.failures)
-        tell(f"started {name} again (pid {again.pid})")
+        tell(f"started {known.name} again (pid {again.pid})")
         known = again
+
+
+def _successor(view: HostView, known: Server) -> Server | None:
+    """The server that took the place of one that is supervised, as soon as it is ready; None where none did.
+
+    Whoever started it waits for it, and goes back to the one before where it fails: what it comes to is theirs to say.
+    """
+    until: float | None = None
+    while True:
+        now = record.load(view, known.directory)
+        if now is None or now.id == known.id or not now.supervised or now.state == "stopped":
+            return None
+        if now.state == "ready":
+            return now
+        if now.state == "starting" and record.members(view, now):
+            until = None
+        elif until is None:
+            until = time.monotonic() + _GOING_BACK_S
+        elif time.monotonic() > until:
+            # Nobody waits for it any more, or nothing came in its place.
+            return now if now.state == "starting" else None
+        time.sleep(_POLL_S)
+
+
+@contextmanager
+def _the_only_one(directory: str) -> Iterator[bool]:
+    """Two supervisors of one server would start it twice; the one before may be about to end."""
+    with Path(directory, "supervisor.lock").open("w") as stream:
+        until = time.monotonic() + _ENDING_S
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    yield False
+                    return
+                time.sleep(_POLL_S)
+            else:
+                yield True
+                return
 
 
 def events(view: HostView, server_: Server) -> tuple[dict[str, Any], ...]:
@@ -130,16 +187,12 @@ def _watch(host: HostView, known: Server, patience: Patience) -> str | None:
         time.sleep(_POLL_S)
 
 
-def _stopped(host: HostView, known: Server) -> bool:
-    now = record.load(host, known.directory)
-    return now is None or now.id != known.id or now.state == "stopped"
-
-
 def _paused(host: HostView, known: Server, seconds: float) -> bool:
     """Wait before the next start; False where it was stopped meanwhile."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if _stopped(host, known):
+        now = record.load(host, known.directory)
+        if now is None or now.id != known.id or now.state == "stopped":
             return False
         time.sleep(_POLL_S)
     return True

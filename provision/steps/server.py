@@ -69,7 +69,8 @@ class StartServer:
         if not self.tested:
             record.forget_replaced(host, ready.directory)
         took = f", ready after {ready.ready_after_s:.0f} s" if ready.ready_after_s is not None else ""
-        return Applied(note=f"pid {ready.pid} at {ready.url}{took}")
+        kept_up = ", kept up like the one before" if ready.supervised else ""
+        return Applied(note=f"pid {ready.pid} at {ready.url}{took}{kept_up}")
 
     def _found(self, view: HostView) -> Launch:
         """The launch with the place of the model, as soon as it has one."""

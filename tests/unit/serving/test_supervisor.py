@@ -17,8 +17,10 @@ from provision.errors import ServingFailed
 from provision.host.local import LocalHost
 from provision.serving import record, server, supervisor, watchman
 from provision.serving.launch import Launch
+from provision.serving.record import Server
 from provision.serving.status import status
 from provision.serving.supervisor import Patience
+from provision.steps.server import StartServer
 
 pytestmark = pytest.mark.usefixtures("real_machine")
 QUICK = Patience(attempts=3, fast_s=60, first_pause_s=0.05, longest_pause_s=0.1, check_s=60, ready_timeout_s=30)
@@ -88,6 +90,54 @@ def test_killed_and_started_again_until_it_is_stopped(host: LocalHost, servers: 
     thread.join(10)
     assert not thread.is_alive(), "it ends with its server"
     assert status(host, server.known(host, servers, name="a")).health == "stopped"
+
+
+@pytest.fixture
+def supervised(host: LocalHost, servers: str) -> Iterator[Server]:
+    """A server `a` that is ready, with a supervisor in a thread, which ends with it."""
+    ready = server.wait_until_ready(host, server.start(host, servers, launch(SERVER, free_port()), name="a"))
+    known = record.save(host, msgspec.structs.replace(ready, supervised=True))
+    thread = threading.Thread(
+        target=supervisor.supervise, args=(host, servers), kwargs={"name": "a", "patience": QUICK}
+    )
+    thread.start()
+    yield known
+    server.stop(host, servers, name="a", grace_s=0.5)
+    thread.join(20)
+    assert not thread.is_alive(), "it ends with its server"
+
+
+def killed_and_back(host: LocalHost, servers: str) -> None:
+    known = server.known(host, servers, name="a")
+    assert known.pid and known.supervised
+    os.kill(known.pid, signal.SIGKILL)
+    until("ready", host, known.directory)
+    assert status(host, server.known(host, servers, name="a")).health == "running"
+    assert [one["event"] for one in supervisor.events(host, known)] == ["died", "started", "ready"]
+
+
+def test_a_server_that_takes_its_place_is_kept_up_as_well(host: LocalHost, servers: str, supervised: Server) -> None:
+    step = StartServer(servers=servers, name="a", launch=launch(SERVER, free_port()), tested=False)
+    assert step.apply(host, lambda _: None).note.endswith(", kept up like the one before")
+    assert server.known(host, servers, name="a").id != supervised.id
+    killed_and_back(host, servers)
+
+
+def test_one_that_was_gone_back_to_is_kept_up_as_well(host: LocalHost, servers: str, supervised: Server) -> None:
+    with pytest.raises(ServingFailed, match="the server that served before was started again"):
+        StartServer(servers=servers, name="a", launch=launch("raise SystemExit(1)", free_port())).apply(
+            host, lambda _: None
+        )
+    assert server.known(host, servers, name="a").argv == supervised.argv
+    killed_and_back(host, servers)
+
+
+def test_a_second_supervisor_leaves_it_to_the_first(
+    host: LocalHost, servers: str, supervised: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_ENDING_S", 0.2)
+    supervisor.supervise(host, servers, name=supervised.name, patience=QUICK)
+    assert status(host, server.known(host, servers, name="a")).health == "running"
 
 
 def test_given_up_with_the_reason(host: LocalHost, servers: str) -> None:
