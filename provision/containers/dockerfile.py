@@ -11,6 +11,8 @@ from provision.errors import UsageError
 from provision.locks.lockfile import Lock
 
 ENGINE = "/opt/engine"
+# What the stage that installs is labelled with.
+STAGE = 'sgprov.stage="install"'
 _HOME = "/home/sgprov"
 # Not root, and no user that a base image is likely to have.
 USER = 10001
@@ -51,6 +53,8 @@ def render(recipe: Recipe) -> str:
 def _install(recipe: Recipe) -> Iterator[str]:
     lock = recipe.lock
     yield f"FROM {recipe.base} AS install"
+    # Without BuildKit this stage stays behind as an image without a name: by its label it is found.
+    yield f"LABEL {STAGE}"
     yield f"COPY {INSTALLER} /usr/local/bin/uv"
     yield f"COPY {LOCK} /build/{LOCK}"
     if recipe.offline:

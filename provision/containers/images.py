@@ -17,8 +17,8 @@ _ATTEMPTS, _PAUSE_S = 3, 5.0
 # Such as `a3ed95caeb02: Pull complete`.
 _LAYER = re.compile(r"^([0-9a-f]{12}): (Pull complete|Already exists|Download complete)$")
 _BROKEN_OFF = re.compile(
-    r"unexpected EOF|connection reset|i/o timeout|TLS handshake timeout|Client\.Timeout|broken pipe|short read",
-    re.IGNORECASE,
+    r"unexpected EOF|: EOF$|connection reset|i/o timeout|TLS handshake timeout|Client\.Timeout|broken pipe|short read",
+    re.IGNORECASE | re.MULTILINE,
 )
 _LOGIN = re.compile(
     r"unauthorized|denied: |authentication required|401 Unauthorized|403 Forbidden|no basic auth", re.IGNORECASE
@@ -116,9 +116,9 @@ def pull(
     remote: Remote | None = None,
     tell: Callable[[str, int | None, int | None], None] = lambda _text, _done, _total: None,
 ) -> None:
-    """Fetch an image for an architecture; after a broken connection it goes on with the layers that are missing.
+    """Fetch an image for an architecture; after a broken connection that the engine gave up on it is begun again.
 
-    Raises `StepFailed` with the remedy.
+    The engine itself goes on where a layer broke off, a few times. Raises `StepFailed` with the remedy.
     """
     layers, seen = remote.layers if remote else {}, set[str]()
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -64,6 +68,65 @@ class Registry:
         (self.folder / "users").write_text(made)
         # It looks at the file's time in whole seconds.
         time.sleep(1.1)
+
+
+@dataclass
+class Line:
+    """The way to a registry, which breaks: once for each (method, part of a path) in `cuts`, in the middle of the answer.
+
+    `asked` has the method, the path and the `Range` of every question that came through.
+    """
+
+    host: str
+    cuts: set[tuple[str, str]] = field(default_factory=set)
+    asked: list[tuple[str, str, str | None]] = field(default_factory=list)
+
+    def pass_on(self, handler: BaseHTTPRequestHandler, to: str) -> None:
+        self.asked.append((handler.command, handler.path, handler.headers.get("Range")))
+        connection = http.client.HTTPConnection(to)
+        connection.putrequest(handler.command, handler.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in handler.headers.items():
+            # Some are there more than once.
+            connection.putheader(name, value)
+        connection.endheaders()
+        with connection.getresponse() as answer:
+            body = answer.read()
+        cut = next((cut for cut in self.cuts if cut[0] == handler.command and cut[1] in handler.path), None)
+        if cut and answer.status == HTTPStatus.OK:
+            self.cuts.remove(cut)
+            body, handler.close_connection = body[: len(body) // 2], True
+            if handler.command == "HEAD":
+                return
+        handler.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in {"connection", "transfer-encoding"}:
+                handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+
+@contextmanager
+def breaking_line(to: str) -> Iterator[Line]:
+    """A second address of the registry `to`, whose connections break where a test says so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        # Who tries TLS first is answered in a way that says that this is none.
+        default_request_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            line.pass_on(self, to)
+
+        def do_HEAD(self) -> None:
+            line.pass_on(self, to)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        line = Line(f"127.0.0.1:{server.server_port}")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield line
+        server.shutdown()
 
 
 @contextmanager

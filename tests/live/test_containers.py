@@ -10,22 +10,24 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from live import nim_stand_in, parts
+from live.real_command import sgprov
 from live.test_login import Watcher
 from msgspec import structs
 
 from provision import launches, plan, runner
 from provision.catalog.load import Catalog
 from provision.config import Options
-from provision.containers import engine
+from provision.containers import engine, images
 from provision.decision import Decision, Hosting, Places
 from provision.errors import ProvisionError, ServingFailed, StepFailed
+from provision.host import Outcome
 from provision.host.local import LocalHost
 from provision.plan import Plan
 from provision.report import Report, Status
@@ -247,6 +249,15 @@ def test_a_daemon_that_is_down(prefix: str, image: str) -> None:
     assert "systemctl start docker" in (caught.value.hint or ""), caught.value
 
 
+def test_a_daemon_that_is_down_is_said_before_anything_is_changed(tmp_path: Path) -> None:
+    where = ("--prefix", str(tmp_path / "prefix"), "--container-engine", "docker")
+    down = f"unix://{tmp_path}/none.sock"
+    ran = sgprov("bootstrap", "--target", "cpu", "--image", parts.BASE, *where, "--json", DOCKER_HOST=down)
+    assert ran.rc == 3, ran.out + ran.err
+    assert "docker: the daemon is not running (`sudo systemctl start docker`)" in ran.json["error"]["text"]
+    assert not (tmp_path / "prefix").exists()
+
+
 def test_a_daemon_without_the_nvidia_runtime(host: LocalHost, prefix: str, image: str) -> None:
     launch = nim(host, prefix, image, parts.free_port()).launch
     words = list(launch.argv)
@@ -276,6 +287,27 @@ def test_a_cache_of_somebody_else_is_given_to_the_images_user(host: LocalHost, p
     assert (cache.stat().st_uid, cache.stat().st_mode & 0o777, (cache / "old").stat().st_uid) == (1000, 0o755, 1000)
     ran = subprocess.run(["setpriv", "--reuid", "4712", "--clear-groups", "touch", str(cache / "x")], check=False)
     assert ran.returncode != 0, "nobody else can write it"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT RUN: only root can make a directory of somebody else")
+def test_a_cache_of_somebody_else_is_not_taken_by_who_may_not(tmp_path: Path, image: str) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    os.chown(cache, 4711, 4711)
+
+    class Unprivileged(LocalHost):
+        """Runs what changes something as a user who may not give directories away."""
+
+        def run(self, argv: Sequence[str], **more: Any) -> Outcome:
+            return super().run(["setpriv", "--reuid", "4712", "--clear-groups", *argv], **more)
+
+    step = CacheDirectory(path=str(cache), program="docker", image=image, user="4712:4712")
+    with pytest.raises(
+        StepFailed, match=f"`{cache}` belongs to .*4711.*, and the container runs as user 4712"
+    ) as caught:
+        step.apply(Unprivileged({"PATH": os.environ["PATH"]}), lambda _: None)
+    assert f"`sudo chown -R 4712 {cache}`" in (caught.value.hint or "")
+    assert (cache.stat().st_uid, cache.stat().st_mode & 0o777) == (4711, 0o755), "it stays as it was"
 
 
 def test_pull_by_digest_from_a_registry_with_a_login(tmp_path: Path) -> None:
@@ -310,6 +342,38 @@ def test_pull_by_digest_from_a_registry_with_a_login(tmp_path: Path) -> None:
                 wrong.apply(logged_in, lambda _: None)
         finally:
             parts.docker("rmi", by_digest, check=False)
+
+
+def test_a_pull_that_is_broken_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_PAUSE_S", 0.1)
+    machine = LocalHost({"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    told: list[str] = []
+    with parts.registry(tmp_path, KEY) as registry, parts.breaking_line(registry.host) as line:
+        here, there = f"{registry.host}/nim/broken:1", f"{line.host}/nim/broken:1"
+        (tmp_path / "layer").write_bytes(os.urandom(3_000_000))
+        subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(tmp_path / "image.tar"), "layer"], check=True)
+        parts.docker("import", str(tmp_path / "image.tar"), here)
+        for words, given in (
+            (["docker", "login", "-u", parts.USER, "--password-stdin", registry.host], KEY),
+            (["docker", "login", "-u", parts.USER, "--password-stdin", line.host], KEY),
+            (["docker", "push", "--quiet", here], ""),
+        ):
+            subprocess.run(words, input=given, env=environment, text=True, check=True, capture_output=True)
+        parts.docker("rmi", here)
+        remote = images.ask(machine, there, "amd64")
+        assert remote and len(remote.layers) == 1
+        layer = next(iter(remote.layers))
+        line.cuts |= {("HEAD", "/manifests/"), ("GET", f"/blobs/sha256:{layer}")}
+        try:
+            step = PullImage(program="docker", reference=there, arch="amd64")
+            found = step.apply(machine, lambda progress: told.append(progress.text))
+            assert found.data["image_digest"] and step.satisfied(machine)
+        finally:
+            parts.docker("rmi", there, check=False)
+        assert not line.cuts and "the connection broke off; going on" in told, "the pull was begun again"
+        ranges = [where for _, path, where in line.asked if layer in path]
+        assert ranges[0] is None and (ranges[1] or "").startswith("bytes=1"), "the layer was not begun again"
 
 
 def test_our_own_container_does_not_stand_in_our_way(host: LocalHost, prefix: str, image: str) -> None:

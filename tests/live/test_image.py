@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fakes import make_wheel
 from live import nim_stand_in, parts
 from live.real_command import Ran, sgprov
+
+from provision.containers import dockerfile
 
 pytestmark = pytest.mark.container
 TAG = "sgprov-test/built:1"
@@ -24,6 +27,16 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheels")
     (folder / "lock.txt").write_text("".join(make_wheel(folder / "wheels", name) for name in ("alpha", "beta")))
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tidy() -> Iterator[None]:
+    """The stage that installs stays behind as an image without a name."""
+    yield
+    label = dockerfile.STAGE.replace('"', "")
+    left = parts.docker("images", "--quiet", "--filter", "dangling=true", "--filter", f"label={label}").split()
+    if left:
+        parts.docker("rmi", *left, check=False)
 
 
 def build(base: str, wheels: Path, *more: str, lock: str = "lock.txt") -> Ran:

@@ -28,6 +28,7 @@ def test_installed_by_hash_in_a_stage_that_stays_behind(recipe: Recipe) -> None:
     assert "--require-hashes --only-binary :all: /build/requirements.txt" in first
     assert "uv venv --no-python-downloads --python 3.12 /opt/engine" in first
     assert "COPY --from=install /opt/engine /opt/engine" in second
+    assert 'LABEL sgprov.stage="install"' in first and "sgprov.stage" not in second
     assert "uv" not in second.replace("VIRTUAL_ENV", "")
     assert second.rstrip().endswith("USER 10001:10001")
 
@@ -47,6 +48,8 @@ def test_the_variant_has_a_version_for_each_part() -> None:
     assert [part.name for part in parts] == ["EFA installer", "GDRCopy", "NCCL"]
     assert all(part.version in part.run.format(version=part.version) for part in parts)
     assert all(re.match(r"\d+\.\d+", part.version) for part in parts)
+    # A download that fails must fail the build: in a pipe the shell would only see its last word.
+    assert not any("| tar" in part.run for part in parts)
     with pytest.raises(UsageError, match="there is no variant `rocm`"):
         dockerfile.components("rocm", parts)
 

@@ -93,14 +93,22 @@ def test_what_a_failed_pull_means(said: str, told: str) -> None:
     assert told in str(images.explain(CommandFailed(said), "nvcr.io/nim/a:1", "arm64"))
 
 
-def test_a_pull_goes_on_after_a_broken_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        "read tcp: connection reset by peer",
+        'Error response from daemon: Head "http://127.0.0.1:5000/v2/a/manifests/1": EOF',
+        "unexpected EOF",
+    ],
+)
+def test_a_pull_goes_on_after_a_broken_connection(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     monkeypatch.setattr(images, "_PAUSE_S", 0)
     host, calls = FakeHost(answers={"docker pull": answer("aaaaaaaaaaaa: Pull complete")}), list[int]()
 
     def break_once(_: tuple[str, ...]) -> None:
         calls.append(1)
         if len(calls) == 1:
-            raise CommandFailed("read tcp: connection reset by peer")
+            raise CommandFailed(f"`docker pull a:1` exited 1:\n{said}\n")
 
     host.on_run = break_once
     told: list[tuple[str, int | None, int | None]] = []
