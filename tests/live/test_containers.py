@@ -74,6 +74,7 @@ def nim(
     *,
     restarts: int = 0,
     program: Literal["docker", "podman"] = "docker",
+    name: str = "test-nim",
 ) -> Plan:
     """The plan of a NIM target, but for the login and for GPUs, with the stand-in for its image."""
     catalog = Catalog()
@@ -86,8 +87,8 @@ def nim(
         image=structs.replace(row, reference=image, login=False),
         hosting=Hosting(program=program, reference=image, arch="amd64"),
     )
-    launch = launches.of(host, decision, None, Options(), name="test-nim", restarts=restarts)
-    return plan.build(decision, launch, name="test-nim", model=None)
+    launch = launches.of(host, decision, None, Options(), name=name, restarts=restarts)
+    return plan.build(decision, launch, name=name, model=None)
 
 
 def applied(made: Plan, host: LocalHost) -> Report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from live.test_containers import applied, nim
 from provision.errors import UsageError
 from provision.experiments import self_heal
 from provision.host.local import LocalHost
-from provision.serving import server
+from provision.serving import record, server
 
 pytestmark = [pytest.mark.container, pytest.mark.usefixtures("real_machine")]
 
@@ -37,7 +38,8 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def prefix(tmp_path: Path, host: LocalHost) -> Iterator[str]:
     yield str(tmp_path)
-    server.stop(host, f"{tmp_path}/servers", name="test-nim", grace_s=1)
+    for name in record.names(host, f"{tmp_path}/servers"):
+        server.stop(host, f"{tmp_path}/servers", name=name, grace_s=1)
 
 
 def test_a_container_is_killed_and_comes_back(host: LocalHost, prefix: str, image: str) -> None:
@@ -55,6 +57,27 @@ def test_who_is_not_kept_up_is_not_killed(host: LocalHost, prefix: str, image: s
     known = server.known(host, f"{prefix}/servers", name="test-nim")
     with pytest.raises(UsageError, match="nobody starts `test-nim` again"):
         self_heal.run(host, known)
+
+
+def test_several_servers_on_one_machine(host: LocalHost, prefix: str, image: str) -> None:
+    """Each has a name, a port, a container, a record and a receipt of its own; they are listed, and told from each other."""
+    ports = {"test-one": parts.free_port(), "test-two": parts.free_port() + 1}
+    for name, port in ports.items():
+        applied(nim(host, prefix, image, port, name=name), host)
+    listed = sgprov("serve", "status", "--prefix", prefix, "--json").json["servers"]
+    assert {one["name"]: (one["health"], one["url"], one["container"]) for one in listed} == {
+        name: ("running", f"http://127.0.0.1:{port}", f"sgprov-{name}") for name, port in ports.items()
+    }
+    for name, port in ports.items():
+        receipt = json.loads(Path(prefix, "servers", name, "receipt.json").read_text())
+        assert (receipt["port"], receipt["image"]) == (port, image)
+    urls = [f"http://127.0.0.1:{port}/v1" for port in ports.values()]
+    ran = sgprov("experiment", "switcheroo", *urls, "--json")
+    assert ran.rc == 0 and len(ran.json["answers"]) == 2, ran.out
+    stopped = sgprov("serve", "stop", "test-one", "--prefix", prefix, "--json")
+    assert stopped.json["stopped"] == ["test-one"]
+    listed = sgprov("serve", "status", "--prefix", prefix, "--json").json["servers"]
+    assert {one["name"]: one["health"] for one in listed} == {"test-one": "stopped", "test-two": "running"}
 
 
 def test_the_same_client_for_two_endpoints(tmp_path: Path, image: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,11 +11,37 @@ import pytest
 from fakes import make_wheel
 from live import nim_stand_in, parts
 from live.real_command import Ran, sgprov
+from msgspec import structs
 
+from provision import launches
+from provision.catalog.load import Catalog
+from provision.config import Options
 from provision.containers import dockerfile
+from provision.decision import Decision, Hosting, Places
+from provision.host.local import LocalHost
+from provision.serving import server
+from provision.serving.client import Client
 
 pytestmark = pytest.mark.container
 TAG = "sgprov-test/built:1"
+_ENGINE = """
+import argparse, http.server, json, os
+parser = argparse.ArgumentParser()
+parser.add_argument("--model-path")
+parser.add_argument("--host")
+parser.add_argument("--port", type=int)
+given, _ = parser.parse_known_args()
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps({"user": os.getuid(), "model": given.model_path}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+serving = http.server.ThreadingHTTPServer((given.host, given.port), Answers)
+print("The server is fired up and ready to roll!", flush=True)
+serving.serve_forever()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +97,33 @@ def test_built_saved_and_loaded(base: str, wheels: Path, tmp_path: Path) -> None
         stream.write(b"x")
     broken = sgprov("image", "load", file, "--json")
     assert broken.rc == 4 and "is not what was saved" in broken.json["error"]["text"]
+
+
+def test_what_was_built_is_served(base: str, tmp_path: Path) -> None:
+    """By a stand-in for the engine of a few lines: what is tried is the image, its user, its Python and its launch."""
+    line = make_wheel(tmp_path / "wheels", "sglang", "0.5.14", modules={"launch_server": _ENGINE})
+    (tmp_path / "lock.txt").write_text(line)
+    assert build(base, tmp_path).rc == 0
+    (tmp_path / "model").mkdir()
+    host = LocalHost({name: os.environ[name] for name in ("PATH", "HOME")})
+    catalog, servers = Catalog(), str(tmp_path / "servers")
+    row = structs.replace(catalog.image("sglang-0.5.14-cu130"), reference=TAG, digests={})
+    target = catalog.target("sglang-image")
+    decision = Decision(
+        target=target,
+        places=Places(prefix=str(tmp_path), models=str(tmp_path), huggingface=str(tmp_path)),
+        serve=structs.replace(target.serve, model=str(tmp_path / "model"), port=parts.free_port(), host="127.0.0.1"),
+        image=row,
+        hosting=Hosting(program="docker", reference=TAG, arch="amd64"),
+    )
+    launch = launches.of(host, decision, str(tmp_path / "model"), Options(), name="test-built")
+    try:
+        ready = server.wait_until_ready(host, server.start(host, servers, launch, name="test-built"), timeout_s=60)
+        said = Client(ready.url).get("/v1/models").body
+        assert isinstance(said, dict) and (said["user"], said["model"]) == (10001, str(tmp_path / "model"))
+    finally:
+        server.stop(host, servers, name="test-built", grace_s=1)
+        parts.docker("rmi", TAG)
 
 
 def test_a_wheel_that_is_not_the_locked_one_ends_the_build(base: str, wheels: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -126,6 +127,81 @@ def test_a_planted_key_is_found_nowhere(registry: Registry, home: Path, way: str
     left = [path for path in home.rglob("*") if path.is_file() and KEY in path.read_text(errors="replace")]
     assert left == [home / "key"]
     assert KEY not in (registry.folder / "registry.log").read_text()
+
+
+@pytest.mark.parametrize("way", ["refused", "unreachable", "not kept"])
+def test_a_planted_key_that_is_not_taken_is_found_nowhere_and_the_old_login_stays(
+    registry: Registry, home: Path, way: str
+) -> None:
+    assert login(registry, home).rc == 0
+    before, text = kept(home), (home / ".docker" / "config.json").read_text()
+    planted = "nvapi-planted" + {"refused": "R", "unreachable": "U", "not kept": "N"}[way] * 50
+    docker, path = str(home / ".docker"), os.environ["PATH"]
+    host, code = registry.host, "login-refused"
+    if way == "unreachable":
+        host, code = f"127.0.0.1:{parts.free_port()}", "unreachable"
+    if way == "not kept":
+        # The registry takes it, and Docker cannot keep it: as with a home that is full.
+        registry.admit(planted)
+        (home / "bin").mkdir()
+        (home / "bin" / "docker").write_text(
+            '#!/bin/sh\n[ "$1" = login ] || exec /usr/bin/env PATH="${PATH#*:}" docker "$@"\n'
+            'echo "Error saving credentials: $(cat): no space left on device" >&2\nexit 1\n'
+        )
+        (home / "bin" / "docker").chmod(0o755)
+        path, code = f"{home / 'bin'}:{path}", "command-failed"
+    watcher = Watcher(planted)
+    try:
+        with watcher:
+            arguments = ("login", host, "--user", parts.USER, "--json")
+            ran = sgprov(*arguments, HOME=str(home), DOCKER_CONFIG=docker, PATH=path, SGPROV_REGISTRY_KEY=planted)
+    finally:
+        registry.admit(KEY)
+    assert ran.rc in {4, 5} and ran.json["error"]["code"] == code, ran.out
+    assert planted not in ran.out + ran.err
+    assert watcher.arguments == []
+    assert kept(home) == before and (home / ".docker" / "config.json").read_text() == text
+    left = [path for path in home.rglob("*") if path.is_file() and planted in path.read_text(errors="replace")]
+    assert left == [] and planted not in (registry.folder / "registry.log").read_text()
+
+
+def test_a_key_that_is_typed_is_not_shown(registry: Registry, home: Path) -> None:
+    if shutil.which("script") is None:
+        pytest.skip("NOT RUN: script (util-linux) is not installed")
+    typed = f"{sys.executable} -m provision login {registry.host} --user '{parts.USER}'"
+    variables = {**os.environ, "HOME": str(home), "DOCKER_CONFIG": str(home / ".docker"), "TERM": "dumb"}
+    variables.pop("SGPROV_REGISTRY_KEY", None)
+    # A terminal of its own, in which nothing is answered before it is asked for.
+    argv = ["script", "--quiet", "--return", "--command", typed, "/dev/null"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(argv, env=variables, bufsize=0, **pipes) as process:  # type: ignore[call-overload]
+        shown = b""
+        while b"the key for" not in shown or not shown.endswith(b": "):
+            shown += (one := process.stdout.read(1))
+            assert one, shown
+        process.stdin.write(f"{KEY}\n".encode())
+        shown += process.stdout.read()
+    assert process.returncode == 0, shown
+    assert KEY.encode() not in shown and registry.host in kept(home)
+
+
+def test_a_shells_history_has_nothing_of_a_key(registry: Registry, home: Path) -> None:
+    (home / "key").write_text(KEY)
+    (home / "key").chmod(0o600)
+    history = home / "history"
+    typed = f"{sys.executable} -m provision login {registry.host} --user '{parts.USER}' --key-file {home / 'key'}\n"
+    variables = {**os.environ, "HOME": str(home), "DOCKER_CONFIG": str(home / ".docker"), "HISTFILE": str(history)}
+    argv = ["bash", "--norc", "--noprofile", "-i"]
+    ran = subprocess.run(argv, input=f"{typed}exit $?\n", env=variables, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "provision login" in history.read_text() and KEY not in history.read_text() + ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("arguments", [("ngc", KEY), ("ngc", f"--key={KEY}"), (KEY,), ("ngc", "--image", KEY, KEY)])
+def test_a_key_on_the_command_line_is_refused_and_not_repeated(arguments: tuple[str, ...]) -> None:
+    for more in ((), ("--json",)):
+        ran = sgprov("login", *arguments, *more)
+        assert ran.rc == 2 and KEY not in ran.out + ran.err
 
 
 class Watcher:
