@@ -65,7 +65,7 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     manner = manner or Manner()
     asked = question(view, wishes, assumed=assumed)
     decision = decide(asked)
-    name = wishes.name or decision.target.name
+    name = wishes.name or _name(decision)
     _refuse_ours(manner.extra)
     decision = replace(decision, serve=structs.replace(decision.serve, extra=(*decision.serve.extra, *manner.extra)))
     # A target that moves uv's cache moves it beside its environments; what is installed is linked or copied already.
@@ -128,8 +128,18 @@ def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Wa
 
 def stop(host: LocalHost, plan_: Plan) -> bool:
     """Stop the server of a plan; whether one ran."""
-    step = next((step for step in plan_.steps if isinstance(step, StartServer)), None)
-    return step is not None and server.stop(host, step.servers, name=step.name)
+    step = next(step for step in plan_.steps if isinstance(step, StartServer))
+    return server.stop(host, step.servers, name=step.name)
+
+
+def name_of(plan_: Plan) -> str:
+    """What the server of a plan is called."""
+    return next(step.name for step in plan_.steps if isinstance(step, StartServer))
+
+
+def _name(decision: Decision) -> str:
+    """The server's: the target's, but for a NIM, of which one target has several, its own."""
+    return decision.image.name if decision.image and decision.image.model else decision.target.name
 
 
 def _refuse_ours(extra: tuple[str, ...]) -> None:

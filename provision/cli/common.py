@@ -59,7 +59,7 @@ replayed = click.option(
 )
 config_file = click.option("--config", "file", metavar="FILE", help="Read this instead of ./sgprov.yml.")
 target_name = click.option("--target", "-t", metavar="NAME", help="What this machine is to become; `sgprov targets`.")
-server_name = click.option("--name", metavar="NAME", help="What the server is called; the target's name otherwise.")
+server_name = click.option("--name", metavar="NAME", help="What the server is called, if not as its target or NIM.")
 prefix = click.option("--prefix", metavar="DIR", help="Where environments, servers and receipts lie.")
 
 _WISHES = (

@@ -76,8 +76,8 @@ def start(
         watcher.decided(plan)
         report = bootstrap.carry_out(plan, host, dry_run=False, watcher=watcher)
     if self_healing and report.ok:
-        name = wishes.name or wishes.target
-        report = replace(report, data={**report.data, "kept_up": keeping_up.keep(host, wishes, name)})
+        kept_up = keeping_up.keep(host, wishes, bootstrap.name_of(plan))
+        report = replace(report, data={**report.data, "kept_up": kept_up})
     return Shown(
         command="serve",
         data=report_data(report),

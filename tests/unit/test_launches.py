@@ -59,7 +59,7 @@ def test_gb10_nim() -> None:
     told = words(plan)
     assert told.endswith("--env NGC_API_KEY nvcr.io/nim/meta/llama-3.1-8b-instruct-dgx-spark:latest")
     assert "source=/home/ada/.cache/nim,target=/opt/nim/.cache --env" in told
-    assert "--publish 0.0.0.0:8000:8000" in told and "sgprov-gb10-nim" in told
+    assert "--publish 0.0.0.0:8000:8000" in told and "--name sgprov-nim-llama-3.1-8b-instruct-dgx-spark " in told
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,10 @@ def test_gb10_nim() -> None:
     ],
 )
 def test_the_model_says_which_nim(target: str, model: str, reference: str) -> None:
-    assert planned(target, model=model).launch.argv[-1] == reference
+    plan = planned(target, model=model)
+    assert plan.launch.argv[-1] == reference
+    container = plan.launch.container
+    assert plan.decision.image and container and container.name == f"sgprov-{plan.decision.image.name}"
 
 
 def test_one_device_of_a_plain_image() -> None:
