@@ -265,6 +265,8 @@ def _make_room(host: Host, existing: Server, *, same: bool) -> None:
 
     What is not well, or is dead and left children behind, is not worth going back to.
     """
+    if existing.container and existing.state == "stopped":
+        return  # a container that is left all the same goes before the next one starts
     existing = contained.current(host, existing)
     living = members(host, existing)
     serves = existing.state == "ready" and bool(living) and living[0].pid == existing.pid

@@ -61,12 +61,12 @@ def all_servers(host: HostView, servers: str) -> tuple[Status, ...]:
 
 
 def _without_process(host: HostView, server: Server, living: tuple[int, ...]) -> Status:
-    how = contained.ending(host, server)
     if server.container:
         living = ()  # who copies its log ends with it
     left = f"; it left {len(living)} processes behind, which `sgprov serve stop` ends" if living else ""
     if server.state == "stopped" and not living:
         return _made(server, "stopped", "was stopped")
+    how = contained.ending(host, server)
     if given_up := _given_up(host, server):
         return _made(server, "dead", given_up, living)
     if server.state == "failed":

@@ -77,6 +77,11 @@ class StartsInside:
         python, _, glibc = first.partition(" ")
         if not outcome.ok or not glibc:
             said = (outcome.err.strip() or outcome.out.strip() or outcome.ending).splitlines()[-1]
+            if "permission denied" in said.lower():
+                raise StepFailed(
+                    f"the user that `{self.image}` runs as may not read the Python at `{path}`",
+                    hint="have Python and prefix where it may read (not under /root), or an image that runs as root",
+                )
             raise self._refused(host, f"the Python at `{path}` does not start in `{self.image}`: {said}")
         if python != self.python:
             raise self._refused(host, f"`{path}` is Python {python} in `{self.image}`, the stack needs {self.python}")

@@ -77,6 +77,12 @@ def test_a_c_library_that_is_too_old() -> None:
     )
 
 
+def test_a_python_that_the_images_user_may_not_read() -> None:
+    error = refused(machine(answer(rc=126, err='exec: "/root/p": stat /root/p: permission denied: unknown.')))
+    assert str(error) == f"the user that `debian:12` runs as may not read the Python at `{PYENV}`"
+    assert "not under /root" in (error.hint or "")
+
+
 def test_an_environment_that_is_there_is_asked_by_the_python_that_it_keeps() -> None:
     stamp = Stamp(name="e", lock="l", lock_digest="d", python="3.12.1", interpreter="/usr/bin/python3.12", sgprov="0", time="")  # fmt: skip
     host = machine(answer("3.12 2.36\nlibssl.so.3\n"), python="/usr/bin/python3.12")
