@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 USER = "$oauthtoken"
-BASE = "sgprov-test/debian:12"
 
 
 def docker(*arguments: str, check: bool = True) -> str:
@@ -37,22 +36,6 @@ def free_port() -> int:
 def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def base_image(folder: Path) -> str:
-    """A bare Debian 12, made by debootstrap where it is not here yet: no image can be had without a network."""
-    if docker("images", "--quiet", BASE):
-        return BASE
-    if shutil.which("debootstrap") is None:
-        pytest.skip("NOT RUN: debootstrap is not installed")
-    root = folder / "debian"
-    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", str(root)], check=True, capture_output=True)
-    packed = folder / "debian.tar"
-    subprocess.run(["tar", "-C", str(root), "-cf", str(packed), "."], check=True)
-    shutil.rmtree(root)
-    docker("import", str(packed), BASE)
-    packed.unlink()
-    return BASE
 
 
 @dataclass(frozen=True)

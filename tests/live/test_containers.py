@@ -253,7 +253,7 @@ def test_a_daemon_that_is_down(prefix: str, image: str) -> None:
 def test_a_daemon_that_is_down_is_said_before_anything_is_changed(tmp_path: Path) -> None:
     where = ("--prefix", str(tmp_path / "prefix"), "--container-engine", "docker")
     down = f"unix://{tmp_path}/none.sock"
-    ran = sgprov("bootstrap", "--target", "cpu", "--image", parts.BASE, *where, "--json", DOCKER_HOST=down)
+    ran = sgprov("bootstrap", "--target", "cpu", "--image", "debian:12", *where, "--json", DOCKER_HOST=down)
     assert ran.rc == 3, ran.out + ran.err
     assert "docker: the daemon is not running (`sudo systemctl start docker`)" in ran.json["error"]["text"]
     assert not (tmp_path / "prefix").exists()
