@@ -26,6 +26,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     `argv` is what restart needs, unmasked, in a file that only its owner reads; show `public()` instead. `serve`,
     `python` and `given` are what the command was rendered from: with them it can be rendered for another environment.
+    `proved` is one that was ready before, with the same settings: it is worth going back to before it is ready again.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     ready_after_s: float | None = None
     container: Inside | None = None
     supervised: bool = False
+    proved: bool = False
     schema: int = 1
 
     @property

@@ -131,11 +131,17 @@ def restore(host: Host, servers: str, *, name: str = "default") -> Server | None
             _end(host, existing, grace_s=_INTERRUPTED_GRACE_S)
         check_free(host, replaced.launch)
         keys.restore_replaced(host, directory)
-        started = _start(
-            host, directory, replaced.launch, name=name, stack=replaced.stack, supervised=replaced.supervised
-        )
+        started = _start_like(host, replaced)
         record.forget_replaced(host, directory)
         return started
+
+
+def start_again(host: Host, server: Server) -> Server:
+    """Start a server once more, with what it was started with, in place of whatever has its name. Does not wait."""
+    with _alone(server.directory):
+        if existing := record.load(host, server.directory):
+            _end(host, existing, grace_s=_INTERRUPTED_GRACE_S)
+        return _start_like(host, server)
 
 
 def stop(host: Host, servers: str, *, name: str = "default", grace_s: float = GRACE_S) -> bool:
@@ -176,7 +182,7 @@ def revive(host: Host, server: Server) -> Server | None:
         if now is None or now.id != server.id or now.state == "stopped":
             return None
         _end(host, now, grace_s=_INTERRUPTED_GRACE_S)
-        return _start(host, server.directory, now.launch, name=now.name, stack=now.stack, supervised=now.supervised)
+        return _start_like(host, now)
 
 
 def died(host: Host, server: Server) -> bool:
@@ -195,6 +201,14 @@ def known(host: Host, servers: str, *, name: str = "default") -> Server:
             f"no server `{name}` was started here", hint=f"there are {names}" if names else "`sgprov serve start`"
         )
     return server
+
+
+def _start_like(host: Host, server: Server) -> Server:
+    proved = server.proved or server.state == "ready"
+    started = _start(
+        host, server.directory, server.launch, name=server.name, stack=server.stack, supervised=server.supervised
+    )
+    return record.save(host, msgspec.structs.replace(started, proved=proved))
 
 
 def _start(
@@ -261,7 +275,7 @@ def _running_well(host: Host, existing: Server, launch: Launch, *, replacing: bo
 
 
 def _make_room(host: Host, existing: Server, *, same: bool) -> None:
-    """End what is there: one that was ready and is replaced by another is remembered until that one has proved itself.
+    """End what is there: one that was ready once and is replaced is remembered until the other has proved itself.
 
     What is not well, or is dead and left children behind, is not worth going back to.
     """
@@ -269,7 +283,7 @@ def _make_room(host: Host, existing: Server, *, same: bool) -> None:
         return  # a container that is left all the same goes before the next one starts
     existing = contained.current(host, existing)
     living = members(host, existing)
-    serves = existing.state == "ready" and bool(living) and living[0].pid == existing.pid
+    serves = (existing.proved or existing.state == "ready") and bool(living) and living[0].pid == existing.pid
     if serves and not same:
         record.remember_replaced(host, existing)
     _end(host, existing, grace_s=GRACE_S if serves else _INTERRUPTED_GRACE_S)

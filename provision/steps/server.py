@@ -64,7 +64,8 @@ class StartServer:
             raise gone_back(host, error, servers=self.servers, name=self.name, tell=tell) from error
         except KeyboardInterrupt:
             # Not waited for: who interrupts wants an end, and what served before is to go on.
-            server.restore(host, self.servers, name=self.name)
+            if server.restore(host, self.servers, name=self.name):
+                tell(Progress(text="the server that served before is starting again", milestone=True))
             raise
         if not self.tested:
             record.forget_replaced(host, ready.directory)
@@ -108,7 +109,7 @@ def gone_back(
         said = f"the server that served before could not be started again: {str(problem).splitlines()[0]}"
     except KeyboardInterrupt:
         if started:
-            server.start(host, servers, started.launch, name=name, stack=started.stack)
+            server.start_again(host, started)
         raise
     else:
         severity = Severity.INFO

@@ -25,6 +25,7 @@ from provision.serving import record, server, status
 from provision.serving.launch import Launch
 from provision.serving.ports import DerivedPort
 from provision.serving.record import Server
+from provision.steps.base import Progress
 from provision.steps.server import StartServer
 from provision.steps.smoke import Smoke
 
@@ -137,6 +138,28 @@ def test_a_launch_that_fails_brings_back_what_it_replaced(host: LocalHost, serve
     assert (finding.check, finding.severity) == ("server-restored", Severity.INFO)
     assert runs(host, servers).argv == before.argv
     assert record.replaced(host, before.directory) is None
+
+
+def test_what_an_interruption_brought_back_is_worth_going_back_to_at_once(
+    host: LocalHost, servers: str, port: int
+) -> None:
+    step(servers, launch(port)).apply(host, lambda _: None)
+    before = runs(host, servers)
+    told: list[str] = []
+
+    def interrupting(progress: Progress) -> None:
+        told.append(progress.text)
+        if len(told) == 2:  # after it has said what it replaces
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        step(servers, launch(port, "deaf")).apply(host, interrupting)
+    assert told[-1] == "the server that served before is starting again"
+    assert (known(host, servers).argv, known(host, servers).state) == (before.argv, "starting"), "nobody waited for it"
+    with pytest.raises(ServingFailed, match="no-such-flag") as caught:
+        step(servers, launch(port, "breaks")).apply(host, lambda _: None)
+    assert f"was started again, and serves at http://127.0.0.1:{port}" in str(caught.value)
+    assert runs(host, servers).argv == before.argv
 
 
 def test_a_smoke_test_that_fails_brings_back_what_was_replaced(host: LocalHost, servers: str, port: int) -> None:
