@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A fleet's wall times and bytes, on containers with sshd of this machine; prints the table of docs/fleet.md.
 
-    python benchmarks/fleet.py [--hosts 8] [--runs 3] [--settings] [--thousand]
+    python benchmarks/fleet.py [--hosts 8] [--runs 3] [--settings | --thousand]
 
 The stacks are real ones with small locks (three wheels of 0.3 MB): what is measured is the fleet, not the wheels.
 """
@@ -97,12 +97,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", type=int, default=8)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--settings", action="store_true", help="compare Ansible's settings, too")
+    parser.add_argument("--settings", action="store_true", help="compare Ansible's settings, nothing else")
     parser.add_argument("--thousand", action="store_true", help="ask 1,000 simulated hosts")
     arguments = parser.parse_args()
     print(f"{os.cpu_count()} cores, shared by the controller and all hosts; load {os.getloadavg()[0]:.1f}")
     if arguments.thousand:
         thousand()
+        return 0
+    if arguments.settings:
+        with fleet(arguments.hosts) as (controller, there):
+            settings(controller, there, arguments.runs)
         return 0
     walls, sent = {}, {}
     for count, batch in ((1, "100%"), (arguments.hosts, "100%"), (arguments.hosts, "1,25")):
@@ -120,11 +124,11 @@ def main() -> int:
                 flush=True,
             )
             if batch == "1,25":
-                compare(controller, there, arguments.runs, settings=arguments.settings)
+                compare(controller, there, arguments.runs)
     return 0
 
 
-def compare(controller: Small, there: Hosts, runs: int, *, settings: bool) -> None:
+def compare(controller: Small, there: Hosts, runs: int) -> None:
     """Nothing to do, beside a ping: in turns, because other work on the machine is not constant."""
     no_op, pings = [], []
     for _ in range(runs):
@@ -133,18 +137,61 @@ def compare(controller: Small, there: Hosts, runs: int, *, settings: bool) -> No
     first, second = statistics.median(no_op), statistics.median(pings)
     print(f"nothing to do: {first:.2f} s (min {min(no_op):.2f}), ansible ping: {second:.2f} s (min {min(pings):.2f}), ")
     print(f"ratio of medians {first / second:.2f}, of minima {min(no_op) / min(pings):.2f}", flush=True)
-    if not settings:
-        return
-    for name, changed in {
-        "pipelining off": {"ANSIBLE_PIPELINING": "False"},
-        "forks 2": {"ANSIBLE_FORKS": "2"},
-        "forks 4": {"ANSIBLE_FORKS": "4"},
-        "forks 8": {"ANSIBLE_FORKS": "8"},
-        "forks 16": {"ANSIBLE_FORKS": "16"},
-        "no ControlPersist": {"ANSIBLE_SSH_ARGS": "-o ControlMaster=no"},
-    }.items():
-        found = [timed(lambda: ping(there, controller.home, **changed)) for _ in range(runs)]  # noqa: B023
-        print(f"ping, {name}: median {statistics.median(found):.2f} s, min {min(found):.2f} s", flush=True)
+
+
+# What docs/fleet.md chose, and each other choice: variables of Ansible, and what the play itself says.
+_CHOICES: dict[str, tuple[dict[str, str], dict[str, object]]] = {
+    "as chosen": ({}, {}),
+    "pipelining off": ({"ANSIBLE_PIPELINING": "False"}, {}),
+    "no ControlPersist": ({"ANSIBLE_SSH_ARGS": "-o ControlMaster=no"}, {}),
+    "forks 2": ({"ANSIBLE_FORKS": "2"}, {}),
+    "forks 4": ({"ANSIBLE_FORKS": "4"}, {}),
+    "forks 8": ({"ANSIBLE_FORKS": "8"}, {}),
+    "forks 32": ({"ANSIBLE_FORKS": "32"}, {}),
+    "strategy free": ({}, {"strategy": "free"}),
+    "facts gathered": ({}, {"gather_facts": True}),
+    "few facts gathered": ({}, {"gather_facts": True, "gather_subset": ["!all", "!min", "distribution"]}),
+    "interpreter looked for": ({"ANSIBLE_PYTHON_INTERPRETER": "auto_silent"}, {}),
+}
+_TASKS = 5
+
+
+def settings(controller: Small, there: Hosts, runs: int) -> None:
+    """A play of five tasks with each setting in turn, round by round; each is compared with its own round's first."""
+    walls: dict[str, list[float]] = {name: [] for name in _CHOICES}
+    used: dict[str, list[float]] = {name: [] for name in _CHOICES}
+    for _ in range(runs):
+        for name, (variables, words) in _CHOICES.items():
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            walls[name].append(timed(lambda: play(there, controller.home, variables, words)))  # noqa: B023  # called here
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            used[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    print(f"{_TASKS} tasks, {len(there.addresses)} hosts, {runs} rounds; medians, and beside what was chosen")
+    for name in _CHOICES:
+        beside = statistics.median(one / first for one, first in zip(walls[name], walls["as chosen"], strict=True))
+        cpu = statistics.median(one / first for one, first in zip(used[name], used["as chosen"], strict=True))
+        print(
+            f"{name:24} {statistics.median(walls[name]):6.2f} s  x {beside:.2f}   "
+            f"controller's CPU {statistics.median(used[name]):6.2f} s  x {cpu:.2f}",
+            flush=True,
+        )
+
+
+def play(there: Hosts, home: Path, variables: dict[str, str], words: dict[str, object]) -> None:
+    """A play of some small tasks, with playbooks/ansible.cfg but for what is given; connections are opened anew."""
+    tasks = [{"name": f"Task {number}", "ansible.builtin.ping": {}} for number in range(_TASKS)]
+    with tempfile.TemporaryDirectory() as control:
+        path = Path(control) / "play.yml"
+        path.write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": tasks, **words}]))
+        environment = {
+            **os.environ,
+            "HOME": str(home),
+            "ANSIBLE_CONFIG": str(ROOT / "playbooks" / "ansible.cfg"),
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": control,
+            **variables,
+        }
+        command = [str(BIN / "ansible-playbook"), "-i", there.inventory(), str(path)]
+        subprocess.run(command, check=True, capture_output=True, env=environment)
 
 
 def thousand() -> None:

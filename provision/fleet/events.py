@@ -43,6 +43,9 @@ def take(hosts: Mapping[str, HostState], event: Mapping[str, Any]) -> HostState 
         host.exit_status = result.get("rc") if isinstance(result.get("rc"), int) else 5
     elif kind == "runner_on_ok":
         _result(host, result)
+        # An answer to what would be done is not the end of it.
+        if result.get("finished") and result.get("report") and "needs_tool" not in result:
+            host.state = State.OK
     return host
 
 

@@ -178,11 +178,27 @@ class Fleet:
                 workshop, "provision.yml", names, tags="apply", values=values, secrets=secrets, ssh_arguments=ssh
             )
         except KeyboardInterrupt:
-            working = [name for name in names if self.states[name].state is State.WORKING]
+            self._interrupted(workshop, names, values)
+            raise
+
+    def _interrupted(self, workshop: Workshop, names: Sequence[str], values: dict[str, Any]) -> None:
+        """End what goes on in the background of hosts, say so, and keep which of them were complete."""
+        working = [name for name in names if self.states[name].state is State.WORKING]
+        ended = [name for name in names if self.states[name].state in ENDED]
+        try:
             if working:
                 self._watcher.say(f"interrupted: ending what goes on at {', '.join(working)}")
                 self._play(workshop, "stop_work.yml", working, values=values)
-            raise
+                deaf = [name for name in working if self.states[name].state in {State.FAILED, State.UNREACHABLE}]
+                if stopped := [name for name in working if name not in deaf]:
+                    self._watcher.say(f"ended what went on at {', '.join(stopped)}")
+                if deaf:
+                    self._watcher.say(f"what goes on at {', '.join(deaf)} could not be ended: the next run takes it up")
+        finally:
+            for name in names:
+                if name not in ended:
+                    self.states[name].state = State.NOT_REACHED
+            self._report()
 
     def _play(
         self,

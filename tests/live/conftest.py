@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from live import hosts, small
+from live.hosts import Hosts
 from live.real_command import sgprov
+from live.small import Small
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +41,20 @@ def _unused_port() -> int:
             if probe.connect_ex(("127.0.0.1", port)) != 0:
                 return port
     pytest.fail("no port is free")
+
+
+@pytest.fixture(scope="module")
+def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
+    pytest.importorskip("ansible_runner", reason="NOT RUN: ansible-runner is not installed")
+    made = small.make(tmp_path_factory.mktemp("small"))
+    server = made.index.serve()
+    yield made
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Hosts]:
+    made = hosts.make(tmp_path / "hosts")
+    yield made
+    made.close()

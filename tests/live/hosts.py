@@ -66,6 +66,11 @@ class Hosts:
     def run(self, name: str, script: str, *, check: bool = True) -> str:
         return docker("exec", f"{self.network}-{name}", "/bin/sh", "-c", script, check=check)
 
+    @property
+    def gateway(self) -> str:
+        """This machine's address on their network."""
+        return docker("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", self.network)
+
     def inventory(self) -> str:
         common = {
             "ansible_user": "root",

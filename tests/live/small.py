@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -34,22 +35,32 @@ class Index:
     folder: Path
     url: str = ""
     sent: dict[str, int] = field(default_factory=dict)
+    # Those who ask for wheels from here wait as long as it is not set.
+    held: set[str] = field(default_factory=set)
+    let_go: threading.Event = field(default_factory=threading.Event)
 
-    def serve(self) -> ThreadingHTTPServer:
+    def serve(self, address: str = "127.0.0.1") -> ThreadingHTTPServer:
+        """On the loopback that is `url`; on another address, for hosts that ask for themselves, it is only served."""
         index = self
 
         class Handler(SimpleHTTPRequestHandler):
             def do_GET(self) -> None:
                 name = self.path.rsplit("/", 1)[-1]
                 if name.endswith(".whl"):
+                    if self.client_address[0] in index.held:
+                        index.let_go.wait(120)
                     size = (index.folder / self.path.strip("/")).stat().st_size
                     index.sent[name] = index.sent.get(name, 0) + size
-                super().do_GET()
+                # A host that was interrupted takes no more.
+                with suppress(BrokenPipeError):
+                    super().do_GET()
 
             def log_message(self, *_: object) -> None: ...
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(self.folder)))
-        self.url = f"http://127.0.0.1:{server.server_port}/"
+        server = ThreadingHTTPServer((address, 0), partial(Handler, directory=str(self.folder)))
+        server.daemon_threads = True
+        if address == "127.0.0.1":
+            self.url = f"http://127.0.0.1:{server.server_port}/"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,6 @@ from live.small import Small
 pytestmark = pytest.mark.container
 KEY = "hf_" + "z" * 24
 BOOTSTRAP = ("fleet", "bootstrap", "--no-smoke")
-
-
-@pytest.fixture(scope="module")
-def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
-    pytest.importorskip("ansible_runner", reason="NOT RUN: ansible-runner is not installed")
-    made = small.make(tmp_path_factory.mktemp("small"))
-    server = made.index.serve()
-    yield made
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Hosts]:
-    made = hosts.make(tmp_path / "hosts")
-    yield made
-    made.close()
 
 
 def states(found: dict[str, Any]) -> dict[str, str]:

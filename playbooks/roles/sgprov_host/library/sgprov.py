@@ -321,24 +321,33 @@ def main() -> None:
             module.exit_json(changed=False, rc=0, finished=False, progress=job.progress)
         rc = job.read("rc").strip()
         _end(module, int(rc) if rc.isdigit() else 1, job.read("out"), job.read("err") or "it was stopped from outside")
+    elif state == "started":
+        _start(module, argv, job)
     elif module.check_mode:
         _run(module, _dry(argv))
-    elif state == "started":
-        if job.running and job.known.get("argv") != argv:
-            module.fail_json(msg=f"another run is under way: {shlex.join(job.known['argv'][1:])}", rc=5, finished=True)
-        environment = _environment(module)
-        if job.running and given["wheels"] and job.known.get("wheels") != _mark(environment):
-            # It takes its wheels from a controller that is gone; what it has fetched is kept.
-            job.stop()
-        if not job.running:
-            job.start(argv, environment, given["timeout"])
-        module.exit_json(changed=False, rc=0, finished=False)
     else:
         _run(module, argv)
 
 
 def _dry(argv: list) -> list:
     return [*argv[:2], "--dry-run", *argv[2:]] if argv[1] == "bootstrap" else argv
+
+
+def _start(module: AnsibleModule, argv: list, job: Job) -> None:
+    """Begin in the background, unless it is under way already; in check mode say what would be done."""
+    if module.check_mode and not _installed(argv[0]):
+        module.exit_json(changed=True, rc=0, finished=True, report={}, msg="it can say more once sgprov is there")
+    if module.check_mode:
+        _run(module, _dry(argv))
+    if job.running and job.known.get("argv") != argv:
+        module.fail_json(msg=f"another run is under way: {shlex.join(job.known['argv'][1:])}", rc=5, finished=True)
+    environment = _environment(module)
+    if job.running and module.params["wheels"] and job.known.get("wheels") != _mark(environment):
+        # It takes its wheels from a controller that is gone; what it has fetched is kept.
+        job.stop()
+    if not job.running:
+        job.start(argv, environment, module.params["timeout"])
+    module.exit_json(changed=False, rc=0, finished=False)
 
 
 def _ask(module: AnsibleModule, argv: list, job: Job) -> None:
