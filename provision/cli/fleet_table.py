@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -16,7 +17,6 @@ from provision.fleet.run import Watcher
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.live import Live
     from rich.table import Table
 
 _STYLES = {
@@ -29,6 +29,11 @@ _STYLES = {
 }
 # A thousand rows are no table: those that are of interest are shown.
 _MOST_ROWS = 40
+# From here on a screen has room for all columns; a pipe has it always.
+_WIDE = 120
+_NO_TERMINAL = 200
+_NARROW_COLUMNS = {"host": 16, "GPU": 12}
+_WIDE_COLUMNS = {"host": 32, "GPU": 24, "step": 17, "progress": 40}
 
 
 @contextmanager
@@ -40,8 +45,10 @@ def watching(*, as_json: bool) -> Iterator[Watcher]:
         return
     from rich.live import Live  # noqa: PLC0415  # only on a terminal
 
-    with Live(console=screen, refresh_per_second=4, transient=True) as live:
-        yield _Table(live)
+    table = _Table(screen)
+    # Drawn anew by itself: the times go on where nothing happens.
+    with Live(get_renderable=table.draw, console=screen, refresh_per_second=4, transient=True):
+        yield table
 
 
 class _Plain(Watcher):
@@ -61,36 +68,45 @@ class _Plain(Watcher):
 
 
 class _Table(Watcher):
-    def __init__(self, live: Live) -> None:
-        self._live = live
+    def __init__(self, screen: Console) -> None:
+        self._screen = screen
         self._hosts: Sequence[HostState] = ()
 
     def hosts(self, hosts: Sequence[HostState]) -> None:
         self._hosts = hosts
-        self.changed(hosts[0])
-
-    def changed(self, host: HostState) -> None:
-        del host
-        self._live.update(_table(self._hosts))
 
     def say(self, text: str) -> None:
-        self._live.console.print(text, markup=False)
+        self._screen.print(text, markup=False)
+
+    def draw(self) -> Table | str:
+        return _table(self._hosts, self._screen.width) if self._hosts else ""
 
 
 def show(report: FleetReport, screen: Console) -> None:
-    """The table, what is alike and what differs, and the sum."""
-    screen.print(_table(report.hosts))
+    """The table, what failed in full, what is alike and what differs, and the sum."""
+    # Where nobody's terminal is, lines stay whole.
+    whole = not screen.is_terminal
+
+    def tell(text: str, style: str | None = None) -> None:
+        screen.print(text, markup=False, style=style, soft_wrap=whole)
+
+    screen.print(_table(report.hosts, screen.width if screen.is_terminal else _NO_TERMINAL))
+    bad = [host for host in report.hosts if host.state in {State.FAILED, State.UNREACHABLE} and host.finding]
+    for host in bad[:_MOST_ROWS]:
+        first, *rest = page.finding(host).splitlines()
+        tell(f"{host.name}: {first}", _STYLES[host.state])
+        for line in rest:
+            tell(f"  {line}")
     if text := sentence(report.groups):
-        screen.print(text, markup=False)
+        tell(text)
     for name, values in drift(report.groups).items():
-        counted = ", ".join(f"{count} x {value}" for value, count in values.items())
-        screen.print(f"  {name}: {counted}", markup=False, style="dim")
+        tell(f"  {name}: " + ", ".join(f"{value} ({count})" for value, count in values.items()), "dim")
     if report.wheels:
         fetched, sent = report.wheels["fetched_bytes"] / 1e6, report.wheels.get("sent_bytes", 0) / 1e6
-        screen.print(f"wheels: {fetched:.1f} MB from the index, {sent:.1f} MB handed on over SSH", markup=False)
-    screen.print(page.summary(report), markup=False, style="green" if report.ok else "bold red")
+        tell(f"wheels: {fetched:.1f} MB from the index, {sent:.1f} MB handed on over SSH")
+    tell(page.summary(report), "green" if report.ok else "bold red")
     if not report.ok and report.command == "bootstrap":
-        screen.print("once it is mended: the same command with `--failed`", markup=False, style="cyan")
+        tell("once it is mended: the same command with `--failed`", "cyan")
 
 
 def data(report: FleetReport) -> dict[str, Any]:
@@ -122,26 +138,53 @@ def data(report: FleetReport) -> dict[str, Any]:
     }
 
 
-def _table(hosts: Sequence[HostState]) -> Table:
+def _table(hosts: Sequence[HostState], width: int) -> Table:
+    """A line a host, as wide as the screen: what is cut short is told in full below the table once all is over."""
     from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table(box=None, pad_edge=False)
-    for name in ("host", "state", "GPU", "step", "progress", "time", "finding"):
-        table.add_column(name, no_wrap=name in {"host", "state", "time"}, overflow="fold")
     order = {State.FAILED: 0, State.UNREACHABLE: 1, State.WORKING: 2}
     shown = hosts if len(hosts) <= _MOST_ROWS else sorted(hosts, key=lambda host: order.get(host.state, 9))
-    for host in shown[:_MOST_ROWS]:
-        style = _STYLES[host.state]
-        table.add_row(
-            escape(host.name),
-            f"[{style}]{host.state.value}[/]",
-            escape(host.gpu),
-            escape(host.step),
-            escape(host.progress),
-            f"{host.seconds:.0f} s",
-            escape(page.finding(host)),
+    shown = shown[:_MOST_ROWS]
+    rows = [_row(host, narrow=width < _WIDE) for host in shown]
+    # A column that has nothing to say takes no room.
+    names = [name for name in rows[0] if name in {"host", "state", "finding"} or any(row[name] for row in rows)]
+    table = Table(box=None, pad_edge=False, expand=True)
+    widest = _NARROW_COLUMNS if width < _WIDE else _WIDE_COLUMNS
+    for name in names:
+        needed = max(len(name), *(len(row[name]) for row in rows))
+        fixed = None if name == "finding" else min(needed, widest.get(name, needed))
+        justify: Literal["left", "right"] = "right" if name == "time" else "left"
+        table.add_column(
+            name, no_wrap=True, overflow="ellipsis", width=fixed, ratio=None if fixed else 1, justify=justify
         )
+    for host, row in zip(shown, rows, strict=True):
+        cells = {name: escape(row[name]) for name in names}
+        cells["state"] = f"[{_STYLES[host.state]}]{row['state']}[/]"
+        table.add_row(*cells.values())
     if len(hosts) > _MOST_ROWS:
-        table.add_row(f"and {len(hosts) - _MOST_ROWS} more", "", "", "", "", "", "")
+        table.add_row(f"and {len(hosts) - _MOST_ROWS} more", *("" for _ in names[1:]))
     return table
+
+
+def _row(host: HostState, *, narrow: bool) -> dict[str, str]:
+    """On a narrow screen step, progress and finding share a column: a host that works has the first two to say, one
+    that is done the last.
+    """
+    working = host.state is State.WORKING
+    seconds = host.seconds_at(time.monotonic())
+    finding = next(iter(page.finding(host).splitlines()), "")
+    row = {
+        "host": host.name,
+        "state": host.state.value,
+        "GPU": host.gpu.replace("NVIDIA ", ""),
+        "step": "" if host.state in {State.OK, State.WAITING} else host.step,
+        "time": f"{seconds:.0f} s" if seconds else "",
+        "progress": host.progress if working else "",
+        "finding": finding,
+    }
+    if narrow:
+        if working:
+            row["finding"] = ": ".join(part for part in (row["step"], row["progress"]) if part)
+        del row["step"], row["progress"]
+    return row

@@ -19,6 +19,8 @@ _TASK_STEPS = (
 )
 _PROGRESS = re.compile(r"^(?P<step>[a-z-]+): (?P<text>.*)$")
 _TEXT = 400
+# What failed is told with the last words of what was run, and with the hint behind them.
+_FAILURE = 4000
 
 
 def take(hosts: Mapping[str, HostState], event: Mapping[str, Any]) -> HostState | None:
@@ -36,7 +38,7 @@ def take(hosts: Mapping[str, HostState], event: Mapping[str, Any]) -> HostState 
         host.state, host.finding = State.UNREACHABLE, _unreachable(str(result.get("msg", "")))
     elif kind == "runner_on_failed" and not data.get("ignore_errors"):
         host.state = State.FAILED
-        host.finding = mask(str(result.get("msg") or "the task failed without a word"))[:_TEXT]
+        host.finding = mask(str(result.get("msg") or "the task failed without a word"))[:_FAILURE]
         if result.get("module_stderr"):
             host.finding = mask(f"{result['module_stderr']}".strip().splitlines()[-1])[:_TEXT]
         _result(host, result)

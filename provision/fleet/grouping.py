@@ -60,7 +60,8 @@ def sentence(groups: Sequence[Group]) -> str:
     if len(groups) == 1:
         count = len(groups[0].hosts)
         return f"all {count} alike" if count > 1 else ""
-    parts = [f"{len(groups[0].hosts)} alike"]
+    alike = len(groups[0].hosts)
+    parts = [f"{alike} alike" if alike > 1 else "no two alike"]
     for other in groups[1:]:
         verb = "have" if len(other.hosts) > 1 else "has"
         parts.append(f"{len(other.hosts)} {verb} {', '.join(other.differs)} ({_some(other.hosts)})")

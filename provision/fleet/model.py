@@ -24,19 +24,30 @@ ENDED = frozenset({State.OK, State.FAILED, State.UNREACHABLE})
 
 @dataclass(kw_only=True)
 class HostState:
-    """One host. `report` is sgprov's own object, `asked` what the host said before anything was changed."""
+    """One host. `report` is sgprov's own object, `asked` what the host said before anything was changed; `seconds` is
+    the time of its own work, without what it waited for others, and `since` when the task began that it is at.
+    """
 
     name: str
     state: State = State.WAITING
     step: str = ""
     progress: str = ""
     seconds: float = 0.0
+    since: float | None = None
     changed: bool = False
     finding: str = ""
     report: dict[str, Any] = field(default_factory=dict)
     asked: dict[str, Any] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     exit_status: int | None = None
+
+    def clock(self, now: float, *, working: bool) -> None:
+        """Count the time up to now, and go on counting or stop."""
+        self.seconds = self.seconds_at(now)
+        self.since = now if working else None
+
+    def seconds_at(self, now: float) -> float:
+        return self.seconds + (now - self.since if self.since is not None else 0.0)
 
     @property
     def gpu(self) -> str:

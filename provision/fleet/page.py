@@ -13,8 +13,9 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222;background:#fff}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #ddd;
 vertical-align:top}.ok{color:#1a7f37}.failed{color:#b42318}.unreachable,.not-reached{color:#9a6700}
-td.number{text-align:right;font-variant-numeric:tabular-nums}code{background:#f3f3f3;padding:0 .2rem}
-@media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}th,td{border-color:#333}code{background:#222}}
+td.whole{white-space:nowrap}td.number{text-align:right;font-variant-numeric:tabular-nums}pre{white-space:pre-wrap;margin:0;font-size:13px}
+summary{color:#666;cursor:pointer}
+@media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}th,td{border-color:#333}summary{color:#999}}
 """
 
 
@@ -47,25 +48,33 @@ def finding(host: HostState) -> str:
     if worst:
         more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
         return mask(f"{worst[0]['check']}: {worst[0]['text']}{more}")
-    servers = [f"{one['name']} {one['health']} at {one['url']}" for one in host.report.get("servers", ())]
-    if servers:
-        return "; ".join(servers)
+    if "servers" in host.report:
+        servers = [f"{one['name']} {one['health']} at {one['url']}" for one in host.report["servers"]]
+        return "; ".join(servers) or "no server"
     if endpoint := host.report.get("endpoint"):
         return f"serves at {endpoint}"
-    what = host.report.get("stack") or host.report.get("verdict") or ""
+    what = str(host.report.get("stack") or host.report.get("verdict") or "")
+    if what and host.state in {State.WAITING, State.WORKING, State.NOT_REACHED}:
+        return f"to get {what}"
     return f"{what}{'' if host.changed or not what else ', nothing to do' if host.report.get('steps') else ''}"
 
 
 def _row(host: HostState) -> str:
     cells: Iterable[str] = (
-        f"<td>{escape(host.name)}",
-        f'<td class="{host.state.value}">{host.state.value}',
+        f'<td class="whole">{escape(host.name)}',
+        f'<td class="whole {host.state.value}">{host.state.value}',
         f"<td>{escape(host.gpu)}",
-        f"<td>{escape(host.step)}",
-        f'<td class="number">{host.seconds:.1f} s',
-        f"<td>{escape(finding(host))}",
+        f"<td>{escape('' if host.state is State.OK else host.step)}",
+        f'<td class="whole number">{host.seconds:.1f} s',
+        f"<td>{_told(finding(host))}",
     )
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _told(text: str) -> str:
+    """A long text is folded behind its first line."""
+    first, _, rest = text.partition("\n")
+    return escape(first) + (f"<details><summary>more</summary><pre>{escape(rest)}</pre></details>" if rest else "")
 
 
 def _drift(report: FleetReport) -> str:
@@ -73,7 +82,7 @@ def _drift(report: FleetReport) -> str:
     if not differing:
         return ""
     rows = "".join(
-        f"<tr><td>{escape(name)}<td>" + escape("; ".join(f"{count} x {value}" for value, count in values.items()))
+        f"<tr><td>{escape(name)}<td>" + escape(", ".join(f"{value} ({count})" for value, count in values.items()))
         for name, values in differing.items()
     )
     return f"<h2>What is not the same everywhere</h2><table>{rows}</table>"

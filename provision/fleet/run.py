@@ -68,7 +68,6 @@ class Fleet:
         self.states = {name: HostState(name=name) for name in names}
         self._narrowed = bool(wishes.limit or wishes.only_failed)
         self._started = time.monotonic()
-        self._began: dict[str, float] = {}
         self._wheels: dict[str, Any] = {}
         watcher.hosts(tuple(self.states.values()))
 
@@ -88,12 +87,14 @@ class Fleet:
             return self._report(stopped=stopped)
         lacking = self._names(lambda host: bool(host.asked.get("needs_tool")))
         if lacking and not self._wishes.dry_run:
+            self._wait(lacking)
             ran = self._bring_sgprov(workshop, lacking, values)
             if stopped := self._too_many(lacking, ran):
                 return self._report(stopped=stopped)
         work = self._names(self._has_work)
         if not work or self._wishes.dry_run:
             return self._report()
+        self._wait(work)
         with ExitStack() as stack:
             secrets, ssh = self._serve_wheels(stack, work)
             if self._wishes.keys:
@@ -165,18 +166,21 @@ class Fleet:
                 pins = of_pins(self._controller, lock.requirements, machine, Path(scratch))
                 found |= {source.name: source for source in pins}
         fetched = fetch(tuple(found.values()), place, certificates=self._controller.variable("SSL_CERT_FILE"))
-        self._watcher.say(f"{fetched.files} wheels fetched ({fetched.bytes / 1e9:.2f} GB), {fetched.kept} were here")
+        self._watcher.say(f"{fetched.files} wheels fetched ({fetched.bytes / 1e6:.1f} MB), {fetched.kept} were here")
         return tuple(found.values()), fetched
 
     def _apply(
         self, workshop: Workshop, names: Sequence[str], values: dict[str, Any], secrets: dict[str, Any], ssh: str
     ) -> None:
-        for name in names:
-            self.states[name].state, self.states[name].changed = State.WAITING, False
+        left = tuple(names)
         try:
-            self._play(
-                workshop, "provision.yml", names, tags="apply", values=values, secrets=secrets, ssh_arguments=ssh
-            )
+            while left:
+                self._play(
+                    workshop, "provision.yml", left, tags="apply", values=values, secrets=secrets, ssh_arguments=ssh
+                )
+                # Ansible ends a play where all hosts of a batch failed, and the first batch is one host.
+                still = tuple(name for name in left if self.states[name].state is State.WAITING)
+                left = still if len(still) < len(left) and not self._over_limit(names) else ()
         except KeyboardInterrupt:
             self._interrupted(workshop, names, values)
             raise
@@ -216,8 +220,8 @@ class Fleet:
         def tell(event: Mapping[str, Any]) -> None:
             host = events.take(self.states, event)
             if host is not None:
-                now = time.monotonic()
-                host.seconds = now - self._began.setdefault(host.name, now)
+                at_it = event.get("event") in {"runner_on_start", "runner_retry"}
+                host.clock(time.monotonic(), working=at_it)
                 self._watcher.changed(host)
 
         whole = not self._narrowed and len(wanted) == len(self.states)
@@ -244,13 +248,23 @@ class Fleet:
     def _too_many(self, names: Iterable[str], run: Run) -> str | None:
         """Whether more hosts failed than may; unreachable ones are told, and stop nobody."""
         wanted = tuple(names)
-        failed = [name for name in wanted if self.states[name].state is State.FAILED]
-        if failed and _PERCENT * len(failed) / len(wanted) > self._wishes.max_fail:
+        if self._over_limit(wanted):
+            failed = [name for name in wanted if self.states[name].state is State.FAILED]
             return (
                 f"{len(failed)} of {len(wanted)} hosts cannot be brought to their target, and `--max-fail` is "
                 f"{self._wishes.max_fail}: nothing was changed on any"
             )
         return None if run.status in {"successful", "failed"} else f"Ansible ended as `{run.status}`"
+
+    def _over_limit(self, names: Sequence[str]) -> bool:
+        failed = sum(self.states[name].state is State.FAILED for name in names)
+        return bool(failed) and _PERCENT * failed / len(names) > self._wishes.max_fail
+
+    def _wait(self, names: Iterable[str]) -> None:
+        """They answered, and something is prepared for them."""
+        for name in names:
+            host = self.states[name]
+            host.state, host.changed, host.step = State.WAITING, False, ""
 
     def _names(self, wanted: Callable[[HostState], bool]) -> tuple[str, ...]:
         return tuple(name for name, host in self.states.items() if host.state is State.OK and wanted(host))

@@ -261,7 +261,7 @@ def _message(rc: int, report: dict, err: str) -> str:
         return f"{failed['step']}: {failed.get('error')}" + (f"\nhint: {failed['hint']}" if failed.get("hint") else "")
     errors = [finding for finding in report.get("findings", ()) if finding.get("severity") == "error"]
     if errors:
-        return "; ".join(f"{finding['check']}: {finding['text']}" for finding in errors)[:_DETAIL]
+        return "\n".join(f"{finding['check']}: {finding['text']}" for finding in errors)[:_DETAIL]
     return f"sgprov ended with status {rc}: {err.strip()[-_DETAIL:]}"
 
 
