@@ -13,6 +13,7 @@ from pathlib import Path
 from provision import __version__
 from provision.bundle import archive, model, own, sources, use
 from provision.bundle.fetch import Fetched, fetch, sha256_of
+from provision.bundle.logins import logins
 from provision.bundle.model import Archive, Entry, Manifest
 from provision.bundle.sources import Machine
 from provision.catalog.load import Catalog
@@ -104,7 +105,7 @@ def create(
     _check_space(host, wanted, staging)
     scratch = staging / "scratch"
     host.make_directory(str(scratch))
-    certificates = host.variable("SSL_CERT_FILE")
+    certificates, known = host.variable("SSL_CERT_FILE"), logins(host)
     total = _weight(wanted)
     tell("asking the index where the wheels are", 0, None)
     tools = own.needed(host, wanted.pythons, wanted.arch, scratch)
@@ -113,11 +114,12 @@ def create(
         machine = Machine(python=wanted.lock.python, arch=wanted.arch, glibc=wanted.glibc)
         wheels = sources.of_pins(host, wanted.lock.requirements, machine, scratch)
     once = {source.name: source for found in tools.values() for source in found}
-    fetched = fetch(tuple(once.values()), staging / model.TOOL, certificates=certificates)
+    fetched = fetch(tuple(once.values()), staging / model.TOOL, certificates=certificates, logins=known)
     more = fetch(
         wheels,
         staging / model.WHEELS,
         certificates=certificates,
+        logins=known,
         tell=lambda done: tell("fetching wheels", done, total),
     )
     _write_tool(staging, tools)

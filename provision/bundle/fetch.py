@@ -6,13 +6,14 @@ import hashlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from provision.bundle.logins import Login, origin
 from provision.bundle.sources import Source
 from provision.errors import StepFailed
 
@@ -27,6 +28,7 @@ _ATTEMPTS = 4
 _TIMEOUT_S = 60
 _PARTIAL = ".part"
 _NOT_FOUND = 404
+_NOT_LET_IN = {401, 403}
 _PARTIAL_CONTENT = 206
 _NO_SUCH_RANGE = 416
 
@@ -45,9 +47,10 @@ def fetch(
     folder: Path,
     *,
     certificates: str | None = None,
+    logins: Mapping[str, Login] | None = None,
     tell: Callable[[int], None] = lambda _: None,
 ) -> Fetched:
-    """Have every source in `folder`; `tell` hears how many bytes have arrived in all.
+    """Have every source in `folder`; `tell` hears how many bytes have arrived in all. `logins` are by origin.
 
     A file that is there is believed only after it was hashed. Raises `StepFailed` naming the first that could not be
     had; what is complete stays, and the next call goes on from there.
@@ -55,7 +58,10 @@ def fetch(
     folder.mkdir(parents=True, exist_ok=True)
     counter = _Counter(tell)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        work = [pool.submit(_one, source, folder, certificates, counter) for source in sources]
+        work = [
+            pool.submit(_one, source, folder, _Way(certificates, (logins or {}).get(origin(source.url))), counter)
+            for source in sources
+        ]
         try:
             fresh = [each.result() for each in work]
         except BaseException:
@@ -64,6 +70,12 @@ def fetch(
                 each.cancel()
             raise
     return Fetched(files=sum(fresh), bytes=counter.bytes, kept=len(fresh) - sum(fresh))
+
+
+@dataclass(frozen=True)
+class _Way:
+    certificates: str | None
+    login: Login | None = field(repr=False)
 
 
 class _Counter:
@@ -89,7 +101,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _one(source: Source, folder: Path, certificates: str | None, counter: _Counter) -> bool:
+def _one(source: Source, folder: Path, way: _Way, counter: _Counter) -> bool:
     """Have one file; whether it had to be fetched."""
     place = folder / source.name
     if place.is_file():
@@ -98,7 +110,7 @@ def _one(source: Source, folder: Path, certificates: str | None, counter: _Count
         place.unlink()
     partial = place.with_name(place.name + _PARTIAL)
     if urlsplit(source.url).scheme in {"http", "https"}:
-        _download(source, partial, certificates, counter)
+        _download(source, partial, way, counter)
     else:
         _copy(source, partial, counter)
     if (found := sha256_of(partial)) != source.sha256:
@@ -119,11 +131,12 @@ def _copy(source: Source, partial: Path, counter: _Counter) -> None:
     counter.add(partial.stat().st_size)
 
 
-def _download(source: Source, partial: Path, certificates: str | None, counter: _Counter) -> None:
+def _download(source: Source, partial: Path, way: _Way, counter: _Counter) -> None:
     import requests  # noqa: PLC0415  # 100 ms that only a download pays
 
     with requests.Session() as session:
-        session.verify = certificates or True
+        session.verify = way.certificates or True
+        session.auth = way.login
         for attempt in range(_ATTEMPTS):
             try:
                 _attempt(session, source, partial, counter)
@@ -150,6 +163,11 @@ def _attempt(session: requests.Session, source: Source, partial: Path, counter: 
             return
         if answer.status_code == _NOT_FOUND:
             raise StepFailed(f"`{source.name}` is no longer where the index says it is")
+        if answer.status_code in _NOT_LET_IN:
+            raise StepFailed(
+                f"the index at `{origin(source.url)}` does not hand out `{source.name}` without the right login",
+                hint="give it in `UV_INDEX_NAME_USERNAME` and `_PASSWORD`, in the index's address, or in ~/.netrc",
+            )
         answer.raise_for_status()
         with partial.open("ab" if answer.status_code == _PARTIAL_CONTENT else "wb") as stream:
             for block in answer.iter_content(_PIECE_BYTES):

@@ -12,6 +12,7 @@ from typing import Any
 
 from provision.bundle import create, own
 from provision.bundle.fetch import Fetched, fetch
+from provision.bundle.logins import logins
 from provision.bundle.sources import Machine, Source, of_pins
 from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
@@ -165,7 +166,8 @@ class Fleet:
                 self._watcher.say(f"fetching the {len(lock.requirements)} wheels of `{name}`, once for all hosts")
                 pins = of_pins(self._controller, lock.requirements, machine, Path(scratch))
                 found |= {source.name: source for source in pins}
-        fetched = fetch(tuple(found.values()), place, certificates=self._controller.variable("SSL_CERT_FILE"))
+        certificates = self._controller.variable("SSL_CERT_FILE")
+        fetched = fetch(tuple(found.values()), place, certificates=certificates, logins=logins(self._controller))
         self._watcher.say(f"{fetched.files} wheels fetched ({fetched.bytes / 1e6:.1f} MB), {fetched.kept} were here")
         return tuple(found.values()), fetched
 

@@ -6,6 +6,7 @@ tiny wheels. What a host gets is made of that copy, so the host pins the same.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -39,12 +40,21 @@ class Index:
     held: set[str] = field(default_factory=set)
     let_go: threading.Event = field(default_factory=threading.Event)
 
-    def serve(self, address: str = "127.0.0.1") -> ThreadingHTTPServer:
-        """On the loopback that is `url`; on another address, for hosts that ask for themselves, it is only served."""
+    def serve(self, address: str = "127.0.0.1", *, login: str | None = None) -> ThreadingHTTPServer:
+        """On the loopback that is `url`; on another address, for hosts that ask for themselves, it is only served, and
+        so it is to those alone who log in with `login` (`user:password`).
+        """
         index = self
+        wanted = f"Basic {base64.b64encode(login.encode()).decode()}" if login else None
 
         class Handler(SimpleHTTPRequestHandler):
             def do_GET(self) -> None:
+                if wanted and self.headers.get("Authorization") != wanted:
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", "Basic")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 name = self.path.rsplit("/", 1)[-1]
                 if name.endswith(".whl"):
                     if self.client_address[0] in index.held:
@@ -59,7 +69,7 @@ class Index:
 
         server = ThreadingHTTPServer((address, 0), partial(Handler, directory=str(self.folder)))
         server.daemon_threads = True
-        if address == "127.0.0.1":
+        if address == "127.0.0.1" and not login:
             self.url = f"http://127.0.0.1:{server.server_port}/"
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return server

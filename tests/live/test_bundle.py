@@ -135,6 +135,45 @@ def test_the_interpreter_comes_along_where_it_is_asked_for(maker: Small, tmp_pat
     )
 
 
+def test_an_index_that_wants_a_login(maker: Small, tmp_path: Path) -> None:
+    server = maker.index.serve(login="me:a-good-word")
+    address = f"127.0.0.1:{server.server_port}/"
+    path = tmp_path / "cpu.tar"
+    create = ("bundle", "create", "--target", "cpu", "--python", f"3.{sys.version_info.minor}", "-o", str(path))
+    try:
+        status, found, told = maker.sgprov(*create, UV_INDEX=f"http://me:a-good-word@{address}")
+        assert status == 0, told
+        assert b"a-good-word" not in path.read_bytes()
+        path.unlink()
+        named = {"UV_INDEX_OURS_USERNAME": "me", "UV_INDEX_OURS_PASSWORD": "a-good-word"}
+        status, found, told = maker.sgprov(*create, UV_INDEX=f"ours=http://{address}", **named)
+        assert status == 0, told
+        status, found, told = maker.sgprov(*create, UV_INDEX=f"http://me:a-bad-word@{address}")
+        assert status == 5 and "401" in found["error"]["text"], told
+        assert "a-bad-word" not in json.dumps(found) + told
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_interpreter_for_another_cpu_comes_along(maker: Small, tmp_path: Path) -> None:
+    """What is packed is another machine's program: it is only carried, never started."""
+    listed = mirror(tmp_path)
+    rows = json.loads(listed.read_text())
+    (row,) = rows.values()
+    row["arch"]["family"] = "aarch64"
+    name = f"cpython-{platform.python_version()}-linux-aarch64-gnu"
+    listed.write_text(json.dumps({name: row}))
+    path, python = tmp_path / "arm.tar", f"3.{sys.version_info.minor}"
+    arguments = ("--target", "cpu", "--python", python, "--arch", "aarch64", "--interpreter", "-o", str(path))
+    status, found, told = maker.sgprov("bundle", "create", *arguments, UV_PYTHON_DOWNLOADS_JSON_URL=str(listed))
+    assert (status, found.get("arch"), found.get("interpreter")) == (0, "aarch64", platform.python_version()), told
+    # And where no such Python can be had, that is what is said.
+    listed.write_text("{}")
+    status, found, told = maker.sgprov("bundle", "create", *arguments, UV_PYTHON_DOWNLOADS_JSON_URL=str(listed))
+    assert status == 5 and "aarch64" in found["error"]["text"], told
+
+
 def test_parts_from_the_command_line(maker: Small, bundle: Path, tmp_path: Path) -> None:
     path = tmp_path / "cpu.tar"
     arguments = ("--target", "cpu", "--python", f"3.{sys.version_info.minor}", "--part-size", "9M", "-o", str(path))
