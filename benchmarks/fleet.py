@@ -139,15 +139,12 @@ def compare(controller: Small, there: Hosts, runs: int) -> None:
     print(f"ratio of medians {first / second:.2f}, of minima {min(no_op) / min(pings):.2f}", flush=True)
 
 
-# What docs/fleet.md chose, and each other choice: variables of Ansible, and what the play itself says.
+# Each other choice beside what docs/fleet.md chose: variables of Ansible, and what the play itself says.
 _CHOICES: dict[str, tuple[dict[str, str], dict[str, object]]] = {
-    "as chosen": ({}, {}),
     "pipelining off": ({"ANSIBLE_PIPELINING": "False"}, {}),
     "no ControlPersist": ({"ANSIBLE_SSH_ARGS": "-o ControlMaster=no"}, {}),
     "forks 2": ({"ANSIBLE_FORKS": "2"}, {}),
     "forks 4": ({"ANSIBLE_FORKS": "4"}, {}),
-    "forks 8": ({"ANSIBLE_FORKS": "8"}, {}),
-    "forks 32": ({"ANSIBLE_FORKS": "32"}, {}),
     "strategy free": ({}, {"strategy": "free"}),
     "facts gathered": ({}, {"gather_facts": True}),
     "few facts gathered": ({}, {"gather_facts": True, "gather_subset": ["!all", "!min", "distribution"]}),
@@ -157,24 +154,31 @@ _TASKS = 5
 
 
 def settings(controller: Small, there: Hosts, runs: int) -> None:
-    """A play of five tasks with each setting in turn, round by round; each is compared with its own round's first."""
-    walls: dict[str, list[float]] = {name: [] for name in _CHOICES}
-    used: dict[str, list[float]] = {name: [] for name in _CHOICES}
+    """A play of some small tasks with each choice in turn, and as chosen before and after each: other work on the
+    machine is not constant.
+    """
+
+    def once(variables: dict[str, str], words: dict[str, object]) -> tuple[float, float]:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        wall = timed(lambda: play(there, controller.home, variables, words))
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    ratios: dict[str, list[tuple[float, float]]] = {name: [] for name in _CHOICES}
+    chosen = [once({}, {})]
     for _ in range(runs):
         for name, (variables, words) in _CHOICES.items():
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            walls[name].append(timed(lambda: play(there, controller.home, variables, words)))  # noqa: B023  # called here
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            used[name].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    print(f"{_TASKS} tasks, {len(there.addresses)} hosts, {runs} rounds; medians, and beside what was chosen")
-    for name in _CHOICES:
-        beside = statistics.median(one / first for one, first in zip(walls[name], walls["as chosen"], strict=True))
-        cpu = statistics.median(one / first for one, first in zip(used[name], used["as chosen"], strict=True))
-        print(
-            f"{name:24} {statistics.median(walls[name]):6.2f} s  x {beside:.2f}   "
-            f"controller's CPU {statistics.median(used[name]):6.2f} s  x {cpu:.2f}",
-            flush=True,
-        )
+            wall, cpu = once(variables, words)
+            chosen.append(once({}, {}))
+            (wall_before, cpu_before), (wall_after, cpu_after) = chosen[-2:]
+            ratios[name].append((2 * wall / (wall_before + wall_after), 2 * cpu / (cpu_before + cpu_after)))
+    walls, cpus = zip(*chosen, strict=True)
+    print(f"{_TASKS} tasks, {len(there.addresses)} hosts, {runs} rounds, load {os.getloadavg()[0]:.1f}")
+    print(f"as chosen: {statistics.median(walls):.2f} s, controller's CPU {statistics.median(cpus):.2f} s")
+    for name, found in ratios.items():
+        wall, cpu = (statistics.median(one[place] for one in found) for place in (0, 1))
+        spread = f"{min(one[0] for one in found):.2f} to {max(one[0] for one in found):.2f}"
+        print(f"{name:24} wall x {wall:.2f} ({spread})   controller's CPU x {cpu:.2f}", flush=True)
 
 
 def play(there: Hosts, home: Path, variables: dict[str, str], words: dict[str, object]) -> None:

@@ -86,6 +86,8 @@ class Workshop:
             arguments += ["--limit", f"@{names}"]
 
         def on_event(event: Mapping[str, Any]) -> bool:
+            # Read by now: a controller that is killed leaves no key behind.
+            given.unlink(missing_ok=True)
             tell(event)
             if event.get("event") == "error" or "ERROR!" in str(event.get("stdout", "")):
                 run.output += str(event.get("stdout", ""))

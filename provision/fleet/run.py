@@ -134,12 +134,13 @@ class Fleet:
         for arch in sorted({str(self.states[name].asked["arch"]) for name in names}):
             self._watcher.say(f"making sgprov's own bundle for {arch}")
             create.tool(self._controller, arch, Path(cache, f"tool-{arch}.tar"))
-        bundle = f"{cache}/tool-{{{{ sgprov_host_asked.arch }}}}.tar"
-        # The role installs on hosts that said that they lack it, so it has to hear that in the same run.
+        bundle = f"{cache}/tool-{{{{ sgprov_install_host.arch }}}}.tar"
+        # Handed on: nobody is asked for it twice.
+        known = {name: self.states[name].asked for name in names}
         for name in names:
             self.states[name].asked = {}
-        more = {**values, "sgprov_install_bundle": bundle}
-        return self._play(workshop, "provision.yml", names, tags="ask,tool", values=more)
+        more = {**values, "sgprov_install_bundle": bundle, "sgprov_install_known": known}
+        return self._play(workshop, "provision.yml", names, tags="tool", values=more)
 
     def _serve_wheels(self, stack: ExitStack, names: Sequence[str]) -> tuple[dict[str, Any], str]:
         """Fetch what the hosts will install and serve it to them: secret values, and what SSH needs for it."""

@@ -108,12 +108,14 @@ def test_without_leave_one_host_that_does_not_fit_stops_all(controller: Small, f
     assert fleet.run("well", "ls ~/.local/share/sgprov/environments 2>/dev/null; true") == ""
 
 
-def test_a_controller_that_was_killed_is_resumed(controller: Small, fleet: Hosts) -> None:
+def test_a_controller_that_was_killed_is_resumed(controller: Small, fleet: Hosts, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     for name in ("one", "two", "three"):
         fleet.add(name)
     fleet.ready()
     arguments = (*BOOTSTRAP, "-i", fleet.inventory(), "--target", "cpu")
-    process = controller.start(*arguments, "--json")
+    process = controller.start(*arguments, "--send-keys", "--json", HF_TOKEN=KEY, TMPDIR=str(temporary))
     assert process.stderr and process.stdout
     for line in process.stderr:
         if "working starting" in line:
@@ -121,6 +123,8 @@ def test_a_controller_that_was_killed_is_resumed(controller: Small, fleet: Hosts
     # As by `kill -9` or a closed lid: nothing is cleaned up.
     process.kill()
     process.communicate()
+    left = subprocess.run(["grep", "-rlF", KEY, str(temporary)], capture_output=True, text=True, check=False)
+    assert left.stdout == "", "what it left behind holds no key"
     status, found, told = controller.sgprov(*arguments)
     assert status == 0, json.dumps(found, indent=1) + told
     assert set(states(found).values()) == {"ok"}

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
+from provision.cli.bootstrap import bootstrap
 
 pytestmark = pytest.mark.ansible
 BIN = Path(sys.executable).parent
@@ -191,6 +193,23 @@ def test_every_variable_is_documented_and_prefixed() -> None:
                 assert lines[number - 1].startswith("#"), f"{matched[1]} has no comment"
     tasks = "".join(path.read_text() for path in PLAYBOOKS.rglob("tasks/*.yml"))
     assert "ignore_errors" not in tasks
+
+
+def test_the_example_inventory_is_one(tmp_path: Path) -> None:
+    """Its hosts are found, and each names a target and options that sgprov has."""
+    if not (BIN / "ansible-inventory").exists():
+        pytest.skip("NOT RUN: ansible-core is not installed (`pip install sgprov[fleet]`)")
+    command = [str(BIN / "ansible-inventory"), "-i", str(PLAYBOOKS / "inventory.example"), "--list"]
+    environment = {**os.environ, "ANSIBLE_HOME": str(tmp_path)}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    hosts = json.loads(ran.stdout)["_meta"]["hostvars"]
+    assert {"a40-pod", "spark-1", "spark-2", "a100-1", "node01", "node04"} <= set(hosts)
+    known = {option for parameter in bootstrap.params for option in parameter.opts}
+    for name, values in hosts.items():
+        assert Catalog().target(values["sgprov_host_target"]), name
+        options = values.get("sgprov_host_options", [])
+        own = options[: options.index("--")] if "--" in options else options
+        assert {one for one in own if one.startswith("--")} <= known, name
 
 
 def test_lint(tmp_path: Path) -> None:
