@@ -169,3 +169,16 @@ def test_an_interruption_ends_the_work_of_the_hosts_that_are_at_it(
     assert (status, states(found)) == (0, {"three": "ok", "two": "ok"}), told
     status, found, told = controller.sgprov(*arguments)
     assert (status, found["changed"]) == (0, False), told
+
+
+def test_the_first_host_may_fail_where_some_may(controller: Small, fleet: Hosts) -> None:
+    """Ansible ends a play where all of a batch failed, and the first batch is one host."""
+    fleet.add("a-full", "--tmpfs", "/small:size=600k", sgprov_host_prefix="/small/prefix")
+    fleet.add("b-well")
+    fleet.add("c-well")
+    fleet.ready()
+    status, found, told = controller.sgprov(*BOOTSTRAP, "-i", fleet.inventory(), "--max-fail", "34")
+    assert (status, states(found)) == (7, {"a-full": "failed", "b-well": "ok", "c-well": "ok"}), told
+    assert found["stopped"] is None
+    full = next(host for host in found["hosts"] if host["host"] == "a-full")
+    assert "hint: free space" in full["finding"], "the remedy is not cut off"

@@ -64,6 +64,20 @@ class Source:
         subprocess.run(command, check=True, capture_output=True)
         shutil.rmtree(build.parent)
 
+    def fetch(self, *names: str) -> None:
+        """Ansible's own need on a host, which a network would bring: from this machine's sources, with lists of our own."""
+        if "VERSION_CODENAME=bookworm" not in Path("/etc/os-release").read_text():
+            pytest.skip("NOT RUN: packages for the hosts come from this machine's sources, and it is no Debian 12")
+        lists = self.folder.parent / "apt"
+        for name in ("lists/partial", "cache/archives/partial"):
+            (lists / name).mkdir(parents=True)
+        apt = ["apt-get", "-q", "-o", f"Dir::State::lists={lists}/lists", "-o", f"Dir::Cache={lists}/cache"]
+        apt += ["-o", "APT::Sandbox::User=root"]
+        for command in (["update"], ["download", *names]):
+            ran = subprocess.run([*apt, *command], cwd=self.folder, capture_output=True, text=True, check=False)
+            if ran.returncode:
+                pytest.skip(f"NOT RUN: packages cannot be had: {ran.stderr[-300:]}")
+
     def sign(self) -> None:
         def run(*command: str) -> str:
             environment = {**os.environ, "GNUPGHOME": str(home)}
@@ -94,11 +108,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     made.folder.mkdir(mode=0o755)
     made.add(DRIVER)
     made.add("nvidia-container-toolkit", {"usr/bin/nvidia-ctk": NVIDIA_CTK})
-    # Ansible's own need on a host, which a network would bring: `python3-apt` and what it stands on.
-    names = ("python3-apt", "python-apt-common", "distro-info-data")
-    ran = subprocess.run(["apt-get", "download", *names], cwd=made.folder, capture_output=True, text=True, check=False)
-    if ran.returncode:
-        pytest.skip(f"NOT RUN: python3-apt cannot be had: {ran.stderr[-300:]}")
+    made.fetch("python3-apt", "python-apt-common", "distro-info-data")
     made.sign()
     return made
 
