@@ -11,7 +11,7 @@ from typing import Literal
 
 from provision.catalog.load import nearest
 from provision.checks.base import Check, Context
-from provision.errors import UsageError
+from provision.errors import ProvisionError, UsageError
 from provision.report import Finding, Severity
 
 Outcome = Literal["ok", "info", "warning", "error", "not-applicable"]
@@ -78,6 +78,14 @@ def _run(one: Check, context: Context) -> CheckResult:
         if not one.applies(context):
             return CheckResult(check=one, outcome="not-applicable", seconds=time.monotonic() - start)
         findings = tuple(replace(finding, check=one.id) for finding in one.run(context))
+    except ProvisionError as problem:
+        finding = Finding(
+            check=one.id,
+            severity=Severity.ERROR,
+            text=f"this could not be looked at: {problem}",
+            fix=(problem.hint,) if problem.hint else (),
+        )
+        return _result(one, (finding,), time.monotonic() - start)
     except Exception as problem:  # noqa: BLE001  # one broken check must not hide what the others found
         return replace(_failed(one, f"failed: {problem!r}"), seconds=time.monotonic() - start)
     return _result(one, findings, time.monotonic() - start)

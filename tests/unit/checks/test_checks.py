@@ -13,7 +13,7 @@ from unit.checks.machines import Case, machine
 from provision.checks.base import Check, Context, check, error
 from provision.checks.registry import CHECKS
 from provision.checks.run import chosen, run_checks, verdict
-from provision.errors import UsageError
+from provision.errors import StepFailed, UsageError
 from provision.report import Finding, Severity
 
 CASES: tuple[Case, ...] = (*cases_gpu.CASES, *cases_host.CASES, *cases_software.CASES, *cases_serving.CASES)
@@ -72,6 +72,14 @@ def test_a_check_that_crashes_is_a_finding_and_the_others_still_run() -> None:
     results = run_checks((_with(ValueError("oh")), *fine), machine())
     assert [result.outcome for result in results] == ["error", "ok"]
     assert "the check itself failed: ValueError('oh')" in results[0].findings[0].text
+
+
+def test_what_cannot_be_looked_at_comes_with_its_own_remedy() -> None:
+    missing = StepFailed("the program `uv` is missing", hint="install sgprov again: uv comes with it")
+    (result,) = run_checks((_with(missing),), machine())
+    finding = result.findings[0]
+    assert (result.outcome, finding.fix) == ("error", ("install sgprov again: uv comes with it",))
+    assert finding.text == "this could not be looked at: the program `uv` is missing"
 
 
 def test_an_ignored_error_is_still_shown_and_blocks_nothing() -> None:
