@@ -115,6 +115,8 @@ class _Terminal:
         self.bars.reset(self._task, description=step.id, total=None, amount="", visible=True)
 
     def progress(self, step: Named, progress: Progress) -> None:
+        if progress.stays:
+            render.line(self._screen, ("·", "cyan"), f" {step.id:<14}", mask(progress.text))
         self.bars.update(
             self._task,
             description=f"{step.id}: {mask(progress.text)}",

@@ -14,13 +14,15 @@ from provision.report import Finding
 class Progress:
     """How far a step is: `done` and `total` in bytes where they can be told, else only a phrase.
 
-    A `milestone` is worth a line of its own where nobody watches a terminal; the others are for passing the time.
+    A `milestone` is worth a line of its own where nobody watches a terminal; the others are for passing the time. What
+    `stays` is one on a terminal too.
     """
 
     text: str
     done: int | None = None
     total: int | None = None
     milestone: bool = False
+    stays: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,9 +62,9 @@ class Port:
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         self.check(host)
-        strangers = self._strangers(host)
+        named = strangers = self._strangers(host)
         for stranger in strangers:
-            tell(Progress(text=f"stopping: {describe(stranger, self.ports[0])}"))
+            tell(Progress(text=f"stopping: {describe(stranger, self.ports[0])}", milestone=True, stays=True))
         for number in (signal.SIGTERM, signal.SIGKILL):
             if not strangers:
                 break
@@ -76,7 +76,8 @@ class Port:
                 f"{describe(strangers[0], self.ports[0])}: it came back after it was stopped",
                 hint="something starts it again (a service manager, a container); stop it there, or use `--port auto`",
             )
-        return f"port {self.ports[0]} is free"
+        stopped = dict.fromkeys(f"stopped {owner(one)}" for one in named)
+        return "; ".join([*stopped, f"port {self.ports[0]} is free"])
 
     def check(self, view: HostView) -> None:
         strangers = self._strangers(view)
@@ -166,11 +167,16 @@ def _listeners(view: HostView) -> tuple[Listener, ...]:
 def describe(listener: Listener, base: int) -> str:
     """Such as `port 30000 is taken by pid 4711, user root: python3 -m http.server 30000`, with secrets masked."""
     port = f"port {listener.port}" + (f" (derived from {base})" if listener.port != base else "")
+    return f"{port} is taken by {owner(listener)}"
+
+
+def owner(listener: Listener) -> str:
+    """Such as `pid 4711, user root: python3 -m http.server 30000`, with secrets masked."""
     if listener.pid is None:
-        return f"{port} is taken by a process that this user may not see"
+        return "a process that this user may not see"
     command = mask(listener.command or listener.process or "?")
     command = command if len(command) <= _SHOWN_COMMAND else command[:_SHOWN_COMMAND] + "…"
-    return f"{port} is taken by pid {listener.pid}, user {listener.user or '?'}: `{command}`"
+    return f"pid {listener.pid}, user {listener.user or '?'}: `{command}`"
 
 
 def _refuse_untouchable(view: HostView, listener: Listener) -> None:

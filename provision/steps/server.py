@@ -56,7 +56,9 @@ class StartServer:
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         known = record.load(host, record.directory_of(self.servers, self.name))
         if known and not known.runs(self._found(host)) and members(host, known):
-            tell(Progress(text=f"replacing the `{self.name}` that runs with other settings", milestone=True))
+            tell(
+                Progress(text=f"replacing the `{self.name}` that runs with other settings", milestone=True, stays=True)
+            )
         try:
             with server.undone_if_interrupted(host, self.servers, name=self.name):
                 ready = self._start(host, tell)

@@ -97,9 +97,11 @@ def test_freed_after_it_was_named() -> None:
 
     host.on_signal = dies
     step = Port(ports=(30000, 30001), free=True, patience_s=0)
-    step.apply(host, told.append)
+    note = step.apply(host, told.append)
     assert sorted(host.signals) == [(4711, signal.SIGTERM), (4712, signal.SIGTERM)]
-    assert "pid 4711" in told[0].text
+    assert "pid 4711" in told[0].text and all(one.milestone and one.stays for one in told), "no renderer drops it"
+    stopped = "user ada: `python3 -m http.server --api-key ***`"
+    assert note == f"stopped pid 4711, {stopped}; stopped pid 4712, {stopped}; port 30000 is free"
     assert step.satisfied(host)
 
 
