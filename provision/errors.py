@@ -47,6 +47,13 @@ class WrongPython(UnsupportedHost):
     code = "wrong-python"
 
 
+class TooLittleDisk(UnsupportedHost):
+    """A stack would fit this host, but for the space on its disk. Ends as the check before an installation does."""
+
+    code = "too-little-disk"
+    exit_status = 4
+
+
 class CheckFailed(ProvisionError):
     """A check that must hold before anything is changed does not hold."""
 

@@ -12,12 +12,10 @@ from provision.bundle.archive import Tell, nobody
 from provision.bundle.fetch import sha256_of
 from provision.bundle.model import Manifest
 from provision.errors import CheckFailed, UsageError
-from provision.host import Host, HostView
+from provision.host import RESERVE_BYTES, Host, HostView
 
 _BLOCK_BYTES = 1 << 20
 _GB = 1e9
-# What has to stay free beside what is unpacked.
-_RESERVE_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +142,7 @@ def _verify_folder(path: Path, arch: str | None, tell: Tell) -> Bundle:
 def _check_space(view: HostView, bundle: Bundle, place: Path) -> None:
     disk = view.disk(str(place))
     there = sum(file.stat().st_size for file in place.rglob("*") if file.is_file()) if place.exists() else 0
-    needed = bundle.manifest.size - there + _RESERVE_BYTES
+    needed = bundle.manifest.size - there + RESERVE_BYTES
     if disk and disk.free < needed:
         raise CheckFailed(
             f"the bundle needs {needed / _GB:.1f} GB at `{place.parent}`, {disk.free / _GB:.1f} GB are free",

@@ -28,7 +28,10 @@ def directory_writable(context: Context) -> Iterator[Finding]:
             if info is None:
                 continue
             if path not in told and not info.is_directory:
-                yield error(f"`{path}` is not a directory", f"`mv {path} {path}.old`, or name another place")
+                yield error(
+                    f"`{path}` is not a directory",
+                    "name another place: `--prefix`, `--model-directory`, `--cache-directory`",
+                )
             elif path not in told and not info.writable:
                 yield error(
                     f"`{path}` belongs to {info.owner} (mode {info.mode:o}): `{place}` cannot be written",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 from msgspec.structs import replace as replaced
@@ -15,7 +16,7 @@ from provision.config import Options
 from provision.decision.hosting import as_wished, choose, hosting, reference_of
 from provision.decision.model import Candidate, Decision, Fit, Hosting, Places
 from provision.decision.weigh import Setting, image_candidate, minor, stack_candidate
-from provision.errors import UnsupportedHost, UsageError, WrongPython
+from provision.errors import TooLittleDisk, UnsupportedHost, UsageError, WrongPython
 from provision.facts.model import Facts, Gpu
 from provision.locks.lockfile import available
 from provision.locks.sizes import Sizes
@@ -42,6 +43,7 @@ class Question:
     hf_home: str | None = None
 
 
+_GB = 1e9
 # Problems with these ids mean that what GPUs there are cannot be told.
 _GPU_PROBLEMS = ("facts.gpu", "facts.driver", "facts.nvml")
 
@@ -309,17 +311,34 @@ def _refuse_unclear(facts: Facts) -> None:
 
 
 def _refusal(fits: Sequence[Fit], wishes: Options, facts: Facts) -> UnsupportedHost:
+    kind, hint = _remedy(fits, wishes, facts)
     if wishes.target:
-        fit = fits[0]
-        lines = "\n".join(f"  {line}" for line in fit.why_not)
-        only_python = fit.candidates and all(
-            len(one.objections) == 1 and "for Python" in one.objections[0] for one in fit.candidates
-        )
-        kind = WrongPython if only_python else UnsupportedHost
-        fixes = [fix for problem in _gpu_problems(facts) for fix in problem.fix]
-        hint = fixes[0] if fixes and not fit.candidates else "`sgprov targets` says what fits this host"
+        lines = "\n".join(f"  {line}" for line in fits[0].why_not)
         return kind(f"target `{wishes.target}` does not fit this host:\n{lines}", hint=hint)
     lines = "\n".join(f"  {fit.target.name}: {'; '.join(fit.why_not)}" for fit in fits)
-    withheld = [fix for problem in _withheld(facts) for fix in problem.fix]
-    hint = f"{withheld[0]}, or `--target cpu`" if withheld else "`sgprov doctor` says more"
-    return UnsupportedHost(f"no target in the catalog fits this host:\n{lines}", hint=hint)
+    return kind(f"no target in the catalog fits this host:\n{lines}", hint=hint)
+
+
+def _remedy(fits: Sequence[Fit], wishes: Options, facts: Facts) -> tuple[type[UnsupportedHost], str]:
+    """What kind of refusal it is, and what mends it; where a single thing keeps a candidate away, it is that."""
+    if not wishes.target and (withheld := [fix for problem in _withheld(facts) for fix in problem.fix]):
+        return UnsupportedHost, f"{withheld[0]}, or `--target cpu`"
+    alone = [one for fit in fits if not fit.objections for one in fit.candidates if len(one.objections) == 1]
+    lacking = min((one.lacking for one in alone if one.lacking), key=itemgetter(1), default=None)
+    if lacking:
+        mount, short = lacking
+        return TooLittleDisk, (
+            f"free {short / _GB:.1f} GB on {mount} (`sgprov environments clear` removes what is no longer used), or "
+            "name a directory on another disk with `--prefix`"
+        )
+    unlocked = [one for one in alone if wishes.python and one.pythons and one.lock is None]
+    if unlocked:
+        versions = list(dict.fromkeys(version for one in unlocked for version in one.pythons))
+        return WrongPython, (
+            f"`--python {versions[-1]}` ({', '.join(versions)} have a lock); without `--python` one of those that is "
+            "here is chosen, or else fetched"
+        )
+    if not wishes.target:
+        return UnsupportedHost, "`sgprov doctor` says more"
+    fixes = [fix for problem in _gpu_problems(facts) for fix in problem.fix]
+    return UnsupportedHost, fixes[0] if fixes and fits[0].objections else "`sgprov targets` says what fits this host"

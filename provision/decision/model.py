@@ -39,7 +39,7 @@ class Candidate:
     """A stack or image that was weighed: it fits where `objections` is empty.
 
     `reasons` say why it fits, `warnings` what speaks against it without forbidding it. Sizes are in bytes, None
-    where they are not known.
+    where they are not known; `lacking` says what disk is short of how many. `pythons` are those it has a lock for here.
     """
 
     name: str
@@ -51,8 +51,10 @@ class Candidate:
     lock: Lock | None = None
     interpreter: str | None = None
     image: Image | None = None
+    pythons: tuple[str, ...] = ()
     download_bytes: int | None = None
     disk_bytes: int | None = None
+    lacking: tuple[str, int] | None = None
 
     @property
     def fits(self) -> bool:

@@ -12,6 +12,7 @@ from provision.config import Options
 from provision.decision.hosting import ARCHS, choose
 from provision.decision.model import Candidate, Places
 from provision.facts.model import Facts, Gpu, Python
+from provision.host import RESERVE_BYTES
 from provision.locks.coverage import of_lock, runs_on
 from provision.locks.lockfile import Lock
 from provision.locks.sizes import Sizes
@@ -32,6 +33,7 @@ class Verdict:
     reasons: list[str] = field(default_factory=list)
     objections: list[str] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
+    lacking: tuple[str, int] | None = None
 
     def weigh(self, fits: bool, reason: str, objection: str) -> None:  # noqa: FBT001  # the condition is the subject
         (self.reasons if fits else self.objections).append(reason if fits else objection)
@@ -86,11 +88,13 @@ def stack_candidate(stack: Stack, locks: Sequence[Lock], setting: Setting) -> Ca
         stack=stack,
         lock=lock,
         interpreter=interpreter,
+        pythons=tuple(one.python for one in here),
         reasons=tuple(verdict.reasons),
         objections=tuple(verdict.objections),
         warnings=tuple(verdict.warnings),
         download_bytes=download,
         disk_bytes=disk,
+        lacking=verdict.lacking,
     )
 
 
@@ -233,9 +237,12 @@ def _weigh_glibc(stack: Stack, facts: Facts, verdict: Verdict) -> None:
 def _weigh_disk(needed: int, facts: Facts, places: Places, verdict: Verdict) -> None:
     for disk in facts.disks:
         if disk.path == places.prefix:
-            free, need = disk.free / _GB, needed / _GB
+            wanted = needed + RESERVE_BYTES
+            if disk.free < wanted:
+                verdict.lacking = (disk.mount, wanted - disk.free)
+            free = disk.free / _GB
             verdict.weigh(
-                disk.free >= needed,
-                f"{need:.1f} GB of {free:.1f} GB free on {disk.mount}",
-                f"needs {need:.1f} GB under {places.prefix}, {disk.mount} has {free:.1f} GB free",
+                disk.free >= wanted,
+                f"{needed / _GB:.1f} GB of {free:.1f} GB free on {disk.mount}",
+                f"needs {wanted / _GB:.1f} GB under {places.prefix}, {disk.mount} has {free:.1f} GB free",
             )

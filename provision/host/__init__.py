@@ -3,6 +3,7 @@
 from provision.host.view import (
     CHANGE_TIMEOUT_S,
     QUERY_TIMEOUT_S,
+    RESERVE_BYTES,
     DiskSpace,
     Host,
     HostView,
@@ -16,6 +17,7 @@ from provision.host.view import (
 __all__ = [
     "CHANGE_TIMEOUT_S",
     "QUERY_TIMEOUT_S",
+    "RESERVE_BYTES",
     "DiskSpace",
     "Host",
     "HostView",

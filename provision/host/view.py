@@ -11,6 +11,8 @@ from typing import Literal, Protocol
 QUERY_TIMEOUT_S = 8.0
 # A change is bounded too, but a 10 GB download over a slow line is still a change.
 CHANGE_TIMEOUT_S = 4 * 3600.0
+# What has to stay free on a disk, so that the machine still works (logs, bytecode, a server's own caches).
+RESERVE_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True)

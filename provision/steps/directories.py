@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from provision.errors import StepFailed
 from provision.host import Host, HostView
@@ -39,11 +40,19 @@ class Directories:
         made = 0
         for directory in self.directories:
             tell(Progress(text=directory.path))
-            made += host.stat(directory.path) is None
+            place = _nearest(host, directory)
+            # Looked at before it is made in: what the system says of a file in the way helps nobody.
+            if problem := place and _problem(host, place):
+                raise StepFailed(problem, hint=_remedy(host, place, directory))
+            made += place != directory
             host.make_directory(directory.path)
-            if problem := _problem(host, directory):
-                raise StepFailed(problem, hint=_remedy(host, directory))
         return f"{made} made, {len(self.directories) - made} were there"
+
+
+def _nearest(view: HostView, directory: Directory) -> Directory | None:
+    """The directory itself where it is there, else the nearest above it that is: there it will be made."""
+    paths = (directory.path, *map(str, PurePosixPath(directory.path).parents))
+    return next((Directory(path=path) for path in paths if view.stat(path) is not None), None)
 
 
 def _problem(view: HostView, directory: Directory) -> str | None:
@@ -57,9 +66,11 @@ def _problem(view: HostView, directory: Directory) -> str | None:
     return None
 
 
-def _remedy(view: HostView, directory: Directory) -> str:
-    info = view.stat(directory.path)
+def _remedy(view: HostView, place: Directory, directory: Directory) -> str:
+    """What helps where `place`, the directory itself or one above it, is in the way."""
+    info = view.stat(place.path)
     if info is not None and not info.is_directory:
-        return f"move it away, or name another place: `mv {directory.path} {directory.path}.old`"
+        return "name another place with `--prefix` (models: `--model-directory`, cache: `--cache-directory`)"
     owner = view.variable("USER") or '"$USER"'
-    return f"`sudo chown {owner} {directory.path}`, or name another place with `--prefix`"
+    command = f"chown {owner}" if place == directory else f"install -d -o {owner}"
+    return f"`sudo {command} {directory.path}`, or name another place with `--prefix`"

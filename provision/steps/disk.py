@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision.environments import installer, layout
-from provision.host import HostView
+from provision.host import RESERVE_BYTES, HostView
 from provision.locks import sizes
 from provision.locks.lockfile import Lock
 from provision.report import Finding, Severity
@@ -11,8 +11,6 @@ from provision.report import Finding, Severity
 CHECK = "disk-environment"
 LINKS_CHECK = "disk-links"
 _GB = 1e9
-# What has to stay free, so that the machine still works (logs, bytecode, a server's own caches).
-_RESERVE_BYTES = 1_000_000_000
 
 
 def check_disk(view: HostView, *, prefix: str, lock: Lock, interpreter: str | None = None) -> Finding | None:
@@ -75,6 +73,6 @@ def _shortest(view: HostView, places: tuple[str, ...], installed: int, *, linked
             needed[disk.mount] = installed if before is None or linked else before + installed
     for place in places:
         disk = view.disk(place)
-        if disk and disk.free < needed[disk.mount] + _RESERVE_BYTES:
-            return place, needed[disk.mount] + _RESERVE_BYTES, disk.free
+        if disk and disk.free < needed[disk.mount] + RESERVE_BYTES:
+            return place, needed[disk.mount] + RESERVE_BYTES, disk.free
     return None

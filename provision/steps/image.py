@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from provision.containers import images
 from provision.containers.images import Remote
 from provision.errors import CheckFailed, StepFailed
-from provision.host import Host, HostView
+from provision.host import RESERVE_BYTES, Host, HostView
 from provision.steps.base import Applied, Progress
 
 _GB = 1e9
 _GIB = 1024**3
 # Layers lie on the disk packed while they are unpacked to about twice that.
 _UNPACKED = 3
-_RESERVE_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,7 @@ class PullImage:
         size = remote.download_bytes if remote else int((self.size_gib or 0) * _GIB)
         place = images.store(host, self.program)
         disk = host.disk(place)
-        needed = size * _UNPACKED + _RESERVE_BYTES
+        needed = size * _UNPACKED + RESERVE_BYTES
         if size and disk and disk.free < needed:
             raise CheckFailed(
                 f"`{self.reference}` needs {needed / _GB:.1f} GB under `{place}`, {disk.free / _GB:.1f} GB are free",

@@ -11,7 +11,7 @@ from typing import Any
 
 from provision import config
 from provision.errors import CheckFailed, StepFailed, UsageError
-from provision.host import Host, HostView
+from provision.host import RESERVE_BYTES, Host, HostView
 from provision.secrets import mask
 from provision.steps import model_files
 from provision.steps.base import Progress
@@ -19,7 +19,6 @@ from provision.steps.base import Progress
 _SCRIPT = Path(__file__).with_name("hub_fetch.py")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 _GB = 1e9
-_RESERVE_BYTES = 1_000_000_000
 # The same weights in formats that the engines do not read when there are safetensors.
 _OTHER_FORMATS = ("*.bin", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.ot", "original/*", "onnx/*")
 _FORMS = "a model is a path on this host, or an id on the hub such as `Qwen/Qwen3-8B`"
@@ -110,7 +109,7 @@ class HubModel:
         request = {
             "model": self.model,
             "revision": self.revision,
-            "free_bytes": max(0, disk.free - _RESERVE_BYTES) if disk else 1 << 62,
+            "free_bytes": max(0, disk.free - RESERVE_BYTES) if disk else 1 << 62,
             "ignore": _OTHER_FORMATS,
         }
         events: list[dict[str, Any]] = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes import FakeHost, answer
 
 from provision import assume
 from provision.catalog.load import Catalog
@@ -13,12 +15,13 @@ from provision.config import Options
 from provision.decision import Decision, Question, decide, weigh_targets
 from provision.decision.choose import places_of
 from provision.environments import path_for
-from provision.errors import UnsupportedHost, UsageError, WrongPython
+from provision.errors import TooLittleDisk, UnsupportedHost, UsageError, WrongPython
 from provision.facts.model import Facts, Python
-from provision.host import DiskSpace
+from provision.host import RESERVE_BYTES, DiskSpace
 from provision.locks.lockfile import available
-from provision.locks.sizes import Sizes
+from provision.locks.sizes import FILE, Sizes, load
 from provision.report import Finding, Severity
+from provision.steps.disk import check_disk
 
 CATALOG = Catalog()
 LOCKS = Path(__file__).parents[2] / "lockfiles"
@@ -138,8 +141,12 @@ def test_another_python_than_the_target_needs_is_refused_with_the_remedy(wish: s
 
 
 def test_a_python_that_no_lock_is_for_is_a_wrong_python() -> None:
-    with pytest.raises(WrongPython, match=r"no wheels for Python 3.10 \(only 3.11, 3.12, 3.13\)"):
+    with pytest.raises(WrongPython, match=r"no wheels for Python 3.10 \(only 3.11, 3.12, 3.13\)") as refused:
         asked(machine(gpu="none"), target="cpu", python="3.10")
+    assert refused.value.hint == (
+        "`--python 3.13` (3.11, 3.12, 3.13 have a lock); without `--python` one of those that is here is chosen, or "
+        "else fetched"
+    )
 
 
 def test_an_interpreter_with_headers_goes_before_one_without() -> None:
@@ -200,8 +207,31 @@ def on_a_full_disk() -> tuple[Facts, dict[str, Sizes]]:
 def test_too_little_disk_is_refused_with_numbers() -> None:
     facts, sizes = on_a_full_disk()
     wishes = Options(target="cpu", prefix="/srv/sgprov")
-    with pytest.raises(UnsupportedHost, match=r"needs 9.7 GB under /srv/sgprov, /srv has 2.1 GB free"):
+    with pytest.raises(UnsupportedHost, match=r"needs 10.7 GB under /srv/sgprov, /srv has 2.1 GB free") as refused:
         decide(Question(wishes=wishes, facts=facts, catalog=CATALOG, locks=LOCKS, sizes=sizes))
+    assert (refused.value.exit_status, refused.value.code) == (4, "too-little-disk")
+    assert (refused.value.hint or "").startswith("free 8.5 GB on /srv")
+
+
+def test_the_decision_and_the_check_before_the_installation_want_the_same_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the one lets through by a byte is not refused by the other."""
+    monkeypatch.setattr("provision.environments.installer.program", lambda: "uv")
+    lock = next(lock for lock in available(LOCKS, "sglang-0.5.23") if (lock.python, lock.arch) == ("3.11", "x86_64"))
+    size = load(LOCKS / FILE)[lock.name]
+    for free in (size.disk_bytes + RESERVE_BYTES - 1, size.disk_bytes + RESERVE_BYTES):
+        disk = DiskSpace(path="/srv/p", mount="/", filesystem="ext4", total=1 << 50, free=free)
+        question = Question(
+            wishes=Options(target="cpu", prefix="/srv/p"),
+            facts=replace(machine(gpu="none", python="3.11"), disks=(disk,)),
+            catalog=CATALOG,
+            locks=LOCKS,
+            sizes={lock.name: size},
+        )
+        host = FakeHost(answers={"uv cache dir": answer("/root/.cache/uv\n")})
+        host.disks = {"/": free}
+        may_be_installed = check_disk(host, prefix="/srv/p", lock=lock) is None
+        with nullcontext() if may_be_installed else pytest.raises(TooLittleDisk):
+            assert decide(question).lock == lock
 
 
 def test_what_is_installed_already_needs_no_disk() -> None:

@@ -252,7 +252,7 @@ def test_a_folder_in_which_something_differs_is_refused(tmp_path: Path, how: str
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = use.verify(made(tmp_path))
-    monkeypatch.setattr(use, "_RESERVE_BYTES", 10**18)
+    monkeypatch.setattr(use, "RESERVE_BYTES", 10**18)
     with pytest.raises(CheckFailed, match="the bundle needs"):
         use.unpack(host(tmp_path), bundle, str(tmp_path / "prefix"))
     assert not (tmp_path / "prefix").exists()

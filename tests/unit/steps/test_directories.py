@@ -28,10 +28,12 @@ def test_made_and_those_that_are_there_left_as_they_are(tmp_path: Path) -> None:
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a/b", "cache")] == [0o755, 0o775]
 
 
-def test_a_file_in_its_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["a", "a/b/c"])
+def test_a_file_in_its_place_is_told_before_anything_is_made(tmp_path: Path, name: str) -> None:
     (tmp_path / "a").write_text("")
-    with pytest.raises(StepFailed, match=r"could not be made|not a directory"):
-        Directories(directories=(Directory(path=str(tmp_path / "a")),)).apply(LocalHost({}), lambda _: None)
+    with pytest.raises(StepFailed, match="/a` is not a directory") as caught:
+        Directories(directories=(Directory(path=str(tmp_path / name)),)).apply(LocalHost({}), lambda _: None)
+    assert (caught.value.hint or "").startswith("name another place with `--prefix`"), "nobody is told to move it"
 
 
 def test_one_of_another_user_comes_with_the_command() -> None:
@@ -41,3 +43,6 @@ def test_one_of_another_user_comes_with_the_command() -> None:
     with pytest.raises(StepFailed, match=r"belongs to root \(mode 755\) and is not writable") as caught:
         Directories(directories=(Directory(path="/data"),)).apply(host, lambda _: None)
     assert caught.value.hint == "`sudo chown ada /data`, or name another place with `--prefix`"
+    with pytest.raises(StepFailed, match="`/data` belongs to root") as caught:
+        Directories(directories=(Directory(path="/data/a/b"),)).apply(host, lambda _: None)
+    assert caught.value.hint == "`sudo install -d -o ada /data/a/b`, or name another place with `--prefix`"
