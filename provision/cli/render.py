@@ -108,7 +108,11 @@ def show_error(error: ProvisionError, *, command: str, as_json: bool) -> None:
         findings = [_plain(finding) for finding in error.findings]
         _print_json_error(command, _told(error.code, error.exit_status, text, hint), findings)
         return
-    _show_failure(text, hint, console(error=True))
+    screen = console(error=True)
+    # A check that keeps a command from going on is its own finding: that is said once.
+    told = tuple(finding for finding in error.findings if finding.text != str(error))
+    _show_findings(told, screen)
+    _show_failure(text, hint, screen)
 
 
 def show_interrupted(*, command: str, as_json: bool) -> None:
@@ -151,16 +155,20 @@ def show_report(report: Report, screen: Console, *, steps: bool = True) -> None:
     if steps:
         for step in report.steps:
             show_step(step.step, step.status, step.note, step.seconds, screen)
+    _show_findings(report.findings, screen)
+    for step in report.steps:
+        if step.status is Status.FAILED:
+            _show_failure(mask(step.error or "the step did not succeed"), mask(step.hint or ""), screen)
+
+
+def _show_findings(findings: Sequence[Finding], screen: Console) -> None:
     order = [Severity.OK, Severity.INFO, Severity.WARNING, Severity.ERROR]
-    for finding in sorted(report.findings, key=lambda finding: order.index(finding.severity)):
+    for finding in sorted(findings, key=lambda finding: order.index(finding.severity)):
         sign, style = _SEVERITY[finding.severity]
         took = f" ({finding.seconds:.2f} s)" if finding.seconds is not None else ""
         line(screen, (sign, style), " ", (finding.check, "bold"), "  ", mask(finding.text), took)
         for fix in finding.fix:
             screen.print(f"    → {mask(fix)}", markup=False, style="cyan")
-    for step in report.steps:
-        if step.status is Status.FAILED:
-            _show_failure(mask(step.error or "the step did not succeed"), mask(step.hint or ""), screen)
 
 
 def _show_failure(text: str, hint: str | None, screen: Console) -> None:

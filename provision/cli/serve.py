@@ -17,6 +17,7 @@ from provision.host import HostView
 from provision.host.local import LocalHost
 from provision.secrets import mask
 from provision.serving import contained, log, record, relaunch, server, supervisor
+from provision.serving.failed_launch import diagnosed
 from provision.serving.status import Status, status
 
 if TYPE_CHECKING:
@@ -267,7 +268,8 @@ def _restarted(host: LocalHost, servers: str, known: record.Server, *, as_json: 
     undone = server.undone_if_interrupted(host, servers, name=known.name)
     with progress.phases(known.name, as_json=as_json) as tell, undone:
         started = server.restart(host, servers, name=known.name, launch=launch, stack=stack)
-        ready = server.wait_until_ready(host, started, tell=tell)
+        with diagnosed(started.log):
+            ready = server.wait_until_ready(host, started, tell=tell)
     return _one(host, ready, changed=True)
 
 

@@ -9,6 +9,7 @@ from provision.errors import ProvisionError, ServingFailed
 from provision.host import Host, HostView
 from provision.report import Finding, Severity
 from provision.serving import keys, record, server
+from provision.serving.failed_launch import diagnosed
 from provision.serving.launch import Launch, at
 from provision.serving.phases import Phase
 from provision.serving.record import members
@@ -85,10 +86,8 @@ class StartServer:
         started = server.start(
             host, self.servers, launch, name=self.name, stack=self.stack, replacing=True, key=self.key
         )
-        try:
+        with diagnosed(started.log):
             return server.wait_until_ready(host, started, timeout_s=self.timeout_s, tell=_phases(tell))
-        except ServingFailed as error:
-            raise _diagnosed(error, started.log) from error
 
 
 def gone_back(
@@ -125,10 +124,3 @@ def gone_back(
 
 def _phases(tell: Callable[[Progress], None]) -> Callable[[Phase, float], None]:
     return lambda now, seconds: tell(Progress(text=f"{now} ({seconds:.0f} s)", milestone=True))
-
-
-def _diagnosed(error: ServingFailed, log: str) -> ServingFailed:
-    """The error with what its log is known to mean."""
-    from provision.diagnosis import diagnose_file  # noqa: PLC0415  # a second of patterns that a good launch skips
-
-    return ServingFailed(str(error), hint=error.hint, findings=diagnose_file(log))

@@ -6,6 +6,7 @@ The engine is a stand-in of a few lines that takes milliseconds to be ready; its
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import socket
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.cli import main
 from provision.errors import ServingFailed
 from provision.host import Host
 from provision.host.local import LocalHost
@@ -269,3 +271,17 @@ def test_a_server_that_is_silent_does_not_hold_up_the_news_of_its_death(
     with pytest.raises(ServingFailed, match="ended while"):
         server.wait_until_ready(host, started, timeout_s=20)
     assert time.monotonic() - seen[0] < 0.5, "0.25 s, and as much for a process of Python's to end"
+
+
+@pytest.mark.parametrize("command", ["start", "restart"])
+def test_a_server_that_does_not_start_again_says_why(
+    host: LocalHost, servers: str, port: int, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ServingFailed):
+        server.wait_until_ready(host, server.start(host, servers, launch(port, "breaks"), name="a"), timeout_s=20)
+    arguments = ("serve", command, "a", "--prefix", servers.removesuffix("/servers"))
+    assert main(arguments) == ServingFailed.exit_status
+    said = capsys.readouterr().err
+    assert "✗ " in said and said.index("→ ") < said.index("error: "), "cause and remedy, the error next to the prompt"
+    main((*arguments, "--json"))
+    assert json.loads(capsys.readouterr().out)["findings"][0]["severity"] == "error"
