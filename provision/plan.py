@@ -76,6 +76,15 @@ class Plan:
             if step.id not in self.left_out
         )
 
+    def to_fetch(self, view: HostView) -> str | None:
+        """What will be fetched and how long that takes, to be said before it starts; None where it is here already."""
+        told = [
+            step.estimate()
+            for step in self.steps
+            if isinstance(step, Environment | PullImage) and step.id not in self.left_out and not step.satisfied(view)
+        ]
+        return "; ".join(one for one in told if one) or None
+
 
 def _problem(step: Step, view: HostView) -> str | None:
     if isinstance(step, Precondition):

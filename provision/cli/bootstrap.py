@@ -70,7 +70,7 @@ def bootstrap(
         wishes, host, manner = carried.wishes, carried.host, replace(manner, wheels=carried.wheels)
     with progress.watching(as_json=as_json) as watcher:
         plan = bootstrapping.make_plan(host, wishes, manner)
-        watcher.decided(plan)
+        watcher.decided(plan, plan.to_fetch(host))
     if carried and not dry_run:
         with progress.bytes_of("unpacking the bundle", as_json=as_json) as tell:
             carried.unpack(plan, tell)

@@ -13,6 +13,7 @@ from provision.cli.output import Shown
 from provision.decision import Decision
 from provision.plan import Foresight, Plan
 from provision.report import Report, Status
+from provision.steps.environment import times
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,7 +115,8 @@ def _summary(decision: Decision) -> list[tuple[str, str]]:
         rows.append(("python", f"{decision.python}, {where}"))
     if decision.image:
         rows.append(("image", decision.image.reference))
-    rows.append(("fetch", _bytes(decision.download_bytes)))
+    fetched = decision.download_bytes
+    rows.append(("fetch", _bytes(fetched) + (f"; {times(fetched)}" if fetched else "")))
     rows.append(("disk", f"{_bytes(decision.disk_bytes)} under {decision.places.prefix}"))
     serve = decision.serve
     rows.append(("serve", f"{serve.model or 'no model named: --model'} on {serve.host}:{serve.port}"))

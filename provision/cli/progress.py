@@ -69,8 +69,10 @@ class _Plain:
         self._error = error
         self._last_time = 0.0
 
-    def decided(self, plan: Plan) -> None:
+    def decided(self, plan: Plan, to_fetch: str | None = None) -> None:
         render.print_line(_decided(plan), error=self._error)
+        if to_fetch:
+            render.print_line(to_fetch, error=self._error)
 
     def started(self, _: Named) -> None:
         self._last_time = time.monotonic()
@@ -108,8 +110,10 @@ class _Terminal:
         )
         self._task = self.bars.add_task("", total=None, amount="", visible=False)
 
-    def decided(self, plan: Plan) -> None:
+    def decided(self, plan: Plan, to_fetch: str | None = None) -> None:
         self._screen.print(_decided(plan), markup=False, style="bold")
+        if to_fetch:
+            self._screen.print(to_fetch, markup=False)
 
     def started(self, step: Named) -> None:
         self.bars.reset(self._task, description=step.id, total=None, amount="", visible=True)

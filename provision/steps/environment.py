@@ -48,9 +48,15 @@ class Environment:
         return layout.path_for(self.prefix, self.lock)
 
     def preview(self) -> str:
+        return f"install the {len(self.lock.requirements)} wheels of `{self.lock.name}` into `{self.path}`"
+
+    def estimate(self) -> str | None:
+        """Bytes and time of what `apply` will fetch; None where they are not known."""
         known = sizes.of(self.lock)
-        wheels = f"install the {len(self.lock.requirements)} wheels of `{self.lock.name}` into `{self.path}`"
-        return f"{wheels} ({estimate(known)})" if known else wheels
+        if known is None:
+            return None
+        carried = self.wheels is not None and "://" not in self.wheels
+        return estimate(None if carried else known.download_bytes, known.disk_bytes)
 
     def satisfied(self, host: HostView) -> bool:
         return not self.reinstall and layout.is_complete(host, self.path, self.lock)
@@ -83,7 +89,8 @@ class Environment:
 
     def _made(self, host: Host, interpreter: interpreters.Interpreter, tell: Callable[[Progress], None]) -> Applied:
         self._prepare(host, interpreter.path)
-        tell(Progress(text=self.preview(), milestone=True))
+        told = self.estimate()
+        tell(Progress(text=f"{self.preview()} ({told})" if told else self.preview(), milestone=True))
         self._sync(host, tell)
         if lacking := layout.missing(host, self.path, self.lock):
             raise StepFailed(f"uv ended well, but {len(lacking)} wheels are not there: {', '.join(lacking[:5])}")
@@ -111,7 +118,8 @@ class Environment:
     def _sync(self, host: Host, tell: Callable[[Progress], None]) -> None:
         known = sizes.of(self.lock)
         total = known.installed_bytes if known else None
-        text = f"installing {len(self.lock.requirements)} wheels"
+        # What is counted is what lies on the disk, which is more than what is fetched for it.
+        text = f"installing {len(self.lock.requirements)} wheels, on disk"
 
         def written(count: int) -> None:
             # uv writes a little more than the wheels hold (its own notes), which must not read as 101 %.
@@ -152,13 +160,16 @@ def _known_causes(error: StepFailed) -> tuple[Finding, ...]:
     return diagnose_text(str(error)).to_findings()
 
 
-def estimate(known: sizes.Sizes) -> str:
+def estimate(download_bytes: int | None, disk_bytes: int | None = None) -> str:
     """Bytes and time, such as `5.1 GB to download, 9.5 GB on disk; 7 min at 100 Mbit/s, 41 s at 1 Gbit/s`."""
-    parts = [f"{known.download_bytes / _GB:.1f} GB to download"]
-    if known.installed_bytes is not None:
-        parts.append(f"{known.installed_bytes / _GB:.1f} GB on disk")
-    times = ", ".join(f"{_time(known.download_bytes * 8 / rate)} at {line}" for rate, line in _LINES)
-    return f"{', '.join(parts)}; {times}"
+    sizes_ = [(download_bytes, "to download"), (disk_bytes, "on disk")]
+    parts = ", ".join(f"{count / _GB:.1f} GB {what}" for count, what in sizes_ if count is not None)
+    return f"{parts}; {times(download_bytes)}" if download_bytes else parts
+
+
+def times(download_bytes: int) -> str:
+    """How long a download takes, such as `7 min at 100 Mbit/s, 41 s at 1 Gbit/s`."""
+    return ", ".join(f"{_time(download_bytes * 8 / rate)} at {line}" for rate, line in _LINES)
 
 
 def _time(seconds: float) -> str:

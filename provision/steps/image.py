@@ -10,6 +10,7 @@ from provision.containers.images import Remote
 from provision.errors import CheckFailed, StepFailed
 from provision.host import RESERVE_BYTES, Host, HostView
 from provision.steps.base import Applied, Progress
+from provision.steps.environment import estimate
 
 _GB = 1e9
 _GIB = 1024**3
@@ -34,8 +35,11 @@ class PullImage:
         return "image"
 
     def preview(self) -> str:
-        size = f" ({self.size_gib:.1f} GiB)" if self.size_gib else ""
-        return f"pull `{self.reference}` for {self.arch}{size}"
+        return f"pull `{self.reference}` for {self.arch}"
+
+    def estimate(self) -> str | None:
+        """Bytes and time of what `apply` will fetch; None where they are not known."""
+        return estimate(int(self.size_gib * _GIB)) if self.size_gib else None
 
     def satisfied(self, host: HostView) -> bool:
         here = images.find(host, self.program, self.reference)

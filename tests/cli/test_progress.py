@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from provision import bootstrap
 from provision.cli import progress, render
 from provision.cli.progress import Work
+from provision.config import Options
+from provision.host.folder import FolderHost
 from provision.steps import Progress
+
+HOSTS = Path(__file__).parents[1] / "hosts"
 
 NAMED = Progress(text="stopping: port 30000 is taken by pid 4711, user ada: `x`", milestone=True, stays=True)
 
@@ -36,3 +42,19 @@ def test_whoever_is_stopped_is_named_on_a_line_that_stays(
     written = on_a_terminal(monkeypatch, width=120)
     run()
     assert f"· port          {NAMED.text}" in written.getvalue()
+
+
+def test_what_will_be_fetched_stands_under_what_was_decided(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = bootstrap.make_plan(FolderHost(HOSTS / "bare-no-gpu"), Options(target="cpu"))
+
+    def run() -> None:
+        with progress.watching(as_json=False) as watcher:
+            watcher.decided(made, "4.3 GB to download")
+
+    run()
+    assert capsys.readouterr().out.splitlines()[1] == "4.3 GB to download"
+    written = on_a_terminal(monkeypatch)
+    run()
+    assert "4.3 GB to download" in written.getvalue()

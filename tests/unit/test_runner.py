@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import pytest
@@ -18,12 +18,14 @@ from provision.config import Options
 from provision.decision import Question, decide
 from provision.errors import CommandFailed, ProvisionError, ServingFailed, StepFailed, UsageError, WrongPython
 from provision.host import Host, HostView, Listener
+from provision.locks.lockfile import available
 from provision.plan import Plan
 from provision.report import Finding, Severity, Status
 from provision.serving import record, server
 from provision.serving.launch import Launch, at
 from provision.serving.record import Server
 from provision.steps import Applied, Progress, Step
+from provision.steps.environment import Environment
 from provision.steps.port import Port
 from provision.steps.receipt import WriteReceipt
 from provision.steps.server import StartServer
@@ -215,3 +217,16 @@ def test_a_model_of_the_hub_is_served_from_where_it_was_fetched_to() -> None:
     known = record.load(host, "/p/servers/cpu")
     again = step_of(make_plan(host, wishes, assumed="target"), StartServer)
     assert known and again.hub and known.runs(at(again.launch, again.hub.path(host) or ""))
+
+
+def test_bytes_and_time_are_told_before_it_starts_and_only_of_what_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = next(lock for lock in available(folder("lockfiles"), "sglang-0.5.23") if lock.arch == "x86_64")
+    step = Environment(prefix="/p", lock=lock)
+    told = plan(step).to_fetch(FakeHost()) or ""
+    assert told.startswith("4.") and "GB to download, 1" in told and told.endswith("s at 1 Gbit/s")
+    assert " GB" not in step.preview(), "which is shown where it is true already, too"
+    assert plan(step, left_out=frozenset({"environment"})).to_fetch(FakeHost()) is None
+    carried = replace(step, wheels="/bundle/wheels")
+    assert "download" not in (plan(carried).to_fetch(FakeHost()) or "")
+    monkeypatch.setattr(Environment, "satisfied", lambda *_: True)
+    assert plan(step).to_fetch(FakeHost()) is None

@@ -91,9 +91,7 @@ def test_the_step_stops_before_anything_is_changed(host: FakeHost, lock: Lock) -
     assert not host.commands and caught.value.exit_status == 4 and caught.value.findings
 
 
-def test_preview_says_bytes_and_time(lock: Lock) -> None:
+def test_the_estimate_says_bytes_and_time(lock: Lock) -> None:
     words = "5.0 GB to download, 9.5 GB on disk; 7 min at 100 Mbit/s, 40 s at 1 Gbit/s"
-    assert words in Environment(prefix=PREFIX, lock=lock).preview()
-    from provision.locks.sizes import Sizes  # noqa: PLC0415
-
-    assert estimate(Sizes(download_bytes=10**8, wheels=1)) == "0.1 GB to download; 8 s at 100 Mbit/s, 1 s at 1 Gbit/s"
+    assert Environment(prefix=PREFIX, lock=lock).estimate() == words
+    assert estimate(10**8) == "0.1 GB to download; 8 s at 100 Mbit/s, 1 s at 1 Gbit/s"
