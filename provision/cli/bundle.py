@@ -13,7 +13,7 @@ from provision.bundle import archive, create, use
 from provision.bundle.model import Manifest
 from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
-from provision.cli import common, progress
+from provision.cli import common, progress, render
 from provision.cli.output import Shown
 from provision.errors import UsageError
 from provision.steps import Progress
@@ -166,7 +166,7 @@ def _sentence(manifest: Manifest) -> str:
 def _show_made(made: create.Created, screen: Console) -> None:
     for path in made.paths:
         screen.print(f"{path}  {path.stat().st_size / _GB:.2f} GB", markup=False)
-    screen.print(_sentence(made.manifest), markup=False)
+    render.line(screen, _sentence(made.manifest))
     first = made.paths[0].name
     one = first if len(made.paths) == 1 else f"{first.rpartition('.part')[0]}"
     unpack = f"tar -xf {one}" if len(made.paths) == 1 else f"cat {one}.part* | tar -x"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from provision.checks.base import Check, Context
 from provision.checks.run import CheckResult, Outcome, Verdict
+from provision.cli import render
 from provision.report import Finding, Severity
 from provision.secrets import mask
 
@@ -25,11 +24,6 @@ _SIGNS = {
 }
 _VERDICTS: dict[Verdict, str] = {"ready": "bold green", "degraded": "bold yellow", "blocked": "bold red"}
 _ORDER = (Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.OK)
-# Longer lines are hard to read, however wide the terminal.
-_WIDEST = 120
-_COMMAND = re.compile(r"`[^`]+`")
-# Stands for a blank at which no line is broken.
-_BOUND = "\x00"
 
 
 def show(
@@ -62,11 +56,9 @@ def show(
         parts.append(f"{counted['not-applicable']} not for this host")
     if shown:
         screen.print()
-    _fold(f"{len(results)} checks in {seconds:.2f} s: {', '.join(parts)}", screen, style="dim")
-    screen.print(f"[{_VERDICTS[verdict]}]{verdict}[/]", end="")
-    screen.print(f": {_meaning(context, verdict)}", markup=False)
-    screen.print("[bold]next[/]: ", end="")
-    _fold(mask(following), screen, style="cyan", first=6)
+    render.line(screen, (f"{len(results)} checks in {seconds:.2f} s: {', '.join(parts)}", "dim"))
+    render.line(screen, (verdict, _VERDICTS[verdict]), f": {_meaning(context, verdict)}")
+    render.line(screen, ("next", "bold"), ": ", (mask(following), "cyan"))
 
 
 def show_list(checks: Sequence[Check], screen: Console) -> None:
@@ -75,19 +67,16 @@ def show_list(checks: Sequence[Check], screen: Console) -> None:
     for family, group in groupby(checks, key=lambda one: one.family):
         screen.print(f"[bold]{family}[/]")
         for one in group:
-            screen.print(f"  [cyan]{one.id:<{width}}[/]  ", end="")
-            _fold(one.title, screen, first=width + 4, indent=width + 4)
+            render.line(screen, "  ", (f"{one.id:<{width}}", "cyan"), f"  {one.title}", indent=width + 4)
 
 
 def show_pages(checks: Sequence[Check], screen: Console) -> None:
     """Everything there is to say of each check."""
     for one in checks:
-        screen.print(f"[bold]{one.id}[/]  ", end="")
-        screen.print(f"({one.family})", markup=False, style="dim")
-        _fold(f"{one.title}.", screen)
+        render.line(screen, (one.id, "bold"), "  ", (f"({one.family})", "dim"))
+        render.line(screen, f"{one.title}.")
         for name, text in (("looks at", one.looks_at), ("why", one.why), ("remedy", one.remedy)):
-            screen.print(f"[bold]{name:<10}[/]", end="")
-            _fold(text, screen, first=10, indent=10)
+            render.line(screen, (f"{name:<10}", "bold"), text, indent=10)
 
 
 def _counted(count: int, word: str) -> str:
@@ -109,13 +98,10 @@ def _text(finding: Finding) -> str:
 
 def _show_row(sign: str, name: str, text: str, fixes: tuple[str, ...], screen: Console) -> None:
     mark, style = _SIGNS[sign]
-    screen.print(f"  [{style}]{mark}[/] [bold]{name}[/]  ", end="")
-    first, *rest = text.splitlines() or [""]
-    _fold(first, screen, first=len(name) + 6, indent=4)
-    for line in rest:
-        _fold("    " + line, screen, indent=4 + len(line) - len(line.lstrip()) + 2)
+    told = "\n    ".join(text.splitlines())
+    render.line(screen, "  ", (mark, style), " ", (name, "bold"), f"  {told}")
     for fix in fixes:
-        _fold(f"    →{_BOUND}{mask(fix)}", screen, style="cyan", indent=6)
+        render.line(screen, (f"    → {mask(fix)}", "cyan"), indent=6)
 
 
 def _meaning(context: Context, verdict: Verdict) -> str:
@@ -127,25 +113,3 @@ def _meaning(context: Context, verdict: Verdict) -> str:
         "degraded": f"{name} can serve here, with what is said above",
         "blocked": f"{name} cannot serve here before that is mended",
     }[verdict]
-
-
-def _fold(text: str, screen: Console, *, style: str | None = None, first: int = 0, indent: int = 4) -> None:
-    """Print text folded to a terminal's width; whole where nobody's terminal is: a log wants whole lines.
-
-    `first` columns of the first line are taken already, the others begin with `indent` blanks.
-    """
-    if not screen.is_terminal:
-        screen.print(text.replace(_BOUND, " "), markup=False, style=style)
-        return
-    leading = len(text) - len(text.lstrip())
-    lines = textwrap.wrap(
-        # A command is copied: it stays in one piece, on a line of its own where it is long.
-        _COMMAND.sub(lambda found: found[0].replace(" ", _BOUND), text.strip()),
-        width=max(min(screen.width, _WIDEST), 40),
-        initial_indent=" " * (first + leading),
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    lines[:1] = [line[first:] for line in lines[:1]]
-    screen.print("\n".join(lines).replace(_BOUND, " "), markup=False, style=style)

@@ -65,7 +65,7 @@ def verify(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
     )
 
     def show(screen: Console) -> None:
-        screen.print(text, markup=False)
+        render.line(screen, text)
         render.show_report(report, screen)
         if result.ok:
             screen.print("[green]every file is as its wheel recorded it[/]")

@@ -57,10 +57,10 @@ def _show_healing(found: tuple[Healing, ...], screen: Console) -> None:
     for one in found:
         cache = f"cold ({one.dropped_bytes / 1e9:.1f} GB were dropped)" if one.cold else "warm"
         fate = "was lost" if one.lost else "came to its end"
-        screen.print(
+        render.line(
+            screen,
             f"{cache}: noticed after {one.detect_s:.2f} s, ready after {one.ready_s:.1f} s; the answer in flight "
             f"{fate} after {one.tokens_before} tokens ({one.seen_by_client})",
-            markup=False,
         )
 
 
@@ -82,7 +82,7 @@ def switcheroo(one: str, other: str, timeout_s: float, *, as_json: bool) -> Show
     def show(screen: Console) -> None:
         for answer in answers:
             screen.print(f"{answer.url}  {answer.model or '?'}  ({answer.seconds:.2f} s)", markup=False, style="bold")
-            screen.print(f"    {answer.text or answer.problem}", markup=False)
+            render.line(screen, f"    {answer.text or answer.problem}")
         render.show_report(report, screen)
 
     return Shown(

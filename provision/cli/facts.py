@@ -52,7 +52,7 @@ def facts(folder: str | None, target: str | None, *, as_json: bool) -> Shown:
 
 def _show(found: Facts, captured: str | None, screen: Console) -> None:
     for name, value in describe(found):
-        render.line(screen, (f"{name:<15}", "bold"), value)
+        render.line(screen, (f"{name:<15}", "bold"), value, indent=15)
     render.show_report(Report(host=found.host, command="facts", findings=found.problems), screen)
     if captured:
-        screen.print(f"captured in {captured}: identifiers are masked; look it through before you share it")
+        render.line(screen, f"captured in {captured}: identifiers are masked; look it through before you share it")

@@ -68,7 +68,7 @@ def build(
     text, name = dockerfile.render(recipe), tag or f"sgprov/{stack}:latest"
     data = {"image": name, "dockerfile": text, "labels": recipe.labels}
     if show:
-        return Shown(command="image", data=data, text=lambda screen: screen.print(text, markup=False))
+        return Shown(command="image", data=data, text=lambda screen: render.line(screen, text))
     here = building.build(
         host,
         recipe,
@@ -81,7 +81,7 @@ def build(
     return Shown(
         command="image",
         data={**data, "id": here.id, "bytes": here.size_bytes, "user": here.user},
-        text=lambda screen: screen.print(told, markup=False),
+        text=lambda screen: render.line(screen, told),
         changed=True,
     )
 
@@ -98,7 +98,7 @@ def save(name: str, file: str, *, as_json: bool) -> Shown:
     return Shown(
         command="image",
         data={"file": file, **asdict(saved)},
-        text=lambda screen: screen.print(told, markup=False),
+        text=lambda screen: render.line(screen, told),
         changed=True,
     )
 
@@ -113,7 +113,7 @@ def load(file: str, *, as_json: bool) -> Shown:
     told = f"{'loaded' if changed else 'already here:'} {here.id}"
 
     def show(screen: Console) -> None:
-        screen.print(told, markup=False)
+        render.line(screen, told)
 
     return Shown(command="image", data={"file": file, "id": here.id}, text=show, changed=changed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from provision.cli import common
+from provision.cli import common, render
 from provision.cli.output import Shown
 from provision.login import hub, keys, store
 
@@ -21,6 +21,6 @@ def logout(service: str, *, as_json: bool) -> Shown:
     return Shown(
         command="logout",
         data={"service": wanted.name, "logged_out": gone},
-        text=lambda screen: screen.print(text, markup=False),
+        text=lambda screen: render.line(screen, text),
         changed=gone,
     )

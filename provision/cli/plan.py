@@ -91,10 +91,10 @@ def _show(made: Plan, foresight: tuple[Foresight, ...], screen: Console) -> None
     decision = made.decision
     render.line(screen, (decision.target.name, "bold"), "  ", decision.target.summary)
     for line in decision.why:
-        screen.print(f"  {line}", markup=False, style="dim")
+        render.line(screen, (f"  {line}", "dim"))
     screen.print()
     for name, value in _summary(decision):
-        render.line(screen, (f"{name:<10}", "bold"), value)
+        render.line(screen, (f"{name:<10}", "bold"), value, indent=10)
     screen.print()
     for step in foresight:
         if step.problem:

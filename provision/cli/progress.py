@@ -87,7 +87,9 @@ class _Plain:
     def ended(self, step: Named, result: StepResult) -> None:
         took = f" ({result.seconds:.1f} s)" if result.status is Status.DONE else ""
         if result.status is not Status.NOT_REACHED:
-            render.print_line(f"{step.id}: {render.label(result.status)}: {mask(result.note)}{took}", error=self._error)
+            render.print_line(
+                f"{step.id}: {render.label(result.status)}: {mask(_came(result))}{took}", error=self._error
+            )
 
 
 class _Terminal:
@@ -111,9 +113,9 @@ class _Terminal:
         self._task = self.bars.add_task("", total=None, amount="", visible=False)
 
     def decided(self, plan: Plan, to_fetch: str | None = None) -> None:
-        self._screen.print(_decided(plan), markup=False, style="bold")
+        render.line(self._screen, (_decided(plan), "bold"))
         if to_fetch:
-            self._screen.print(to_fetch, markup=False)
+            render.line(self._screen, to_fetch)
 
     def started(self, step: Named) -> None:
         self.bars.reset(self._task, description=step.id, total=None, amount="", visible=True)
@@ -132,7 +134,12 @@ class _Terminal:
     def ended(self, step: Named, result: StepResult) -> None:
         self.bars.update(self._task, visible=False)
         if result.status is not Status.NOT_REACHED:
-            render.show_step(step.id, result.status, result.note, result.seconds, self._screen)
+            render.show_step(step.id, result.status, _came(result), result.seconds, self._screen)
+
+
+def _came(result: StepResult) -> str:
+    """What a step came to, in a line: of one that failed the first of its error, which is told whole at the end."""
+    return result.note or (result.error or "").partition("\n")[0].rstrip(":")
 
 
 def _decided(plan: Plan) -> str:

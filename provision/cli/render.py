@@ -120,7 +120,7 @@ def show_interrupted(*, command: str, as_json: bool) -> None:
     if as_json:
         _print_json_error(command, _told("interrupted", errors.INTERRUPTED, text))
     else:
-        console(error=True).print(text, markup=False)
+        line(console(error=True), text)
 
 
 def show_bug(error: Exception, *, command: str, as_json: bool) -> None:
@@ -168,7 +168,7 @@ def _show_findings(findings: Sequence[Finding], screen: Console) -> None:
         took = f" ({finding.seconds:.2f} s)" if finding.seconds is not None else ""
         line(screen, (sign, style), " ", (finding.check, "bold"), "  ", mask(finding.text), took)
         for fix in finding.fix:
-            screen.print(f"    → {mask(fix)}", markup=False, style="cyan")
+            line(screen, (f"    → {mask(fix)}", "cyan"), indent=6)
 
 
 def _show_failure(text: str, hint: str | None, screen: Console) -> None:
@@ -187,11 +187,16 @@ def show_step(
     line(screen, (sign, style), f" {name:<14}", (f"{said:<14}{mask(note)}{took}", "dim" if style == "dim" else ""))
 
 
-def line(screen: Console, *parts: str | tuple[str, str]) -> None:
-    """One line of plain words and (words, style), printed at once: a live display would break it in between."""
+def line(screen: Console, *parts: str | tuple[str, str], indent: int = 4) -> None:
+    """Plain words and (words, style), printed at once: a live display would break it in between.
+
+    What a terminal is too narrow for is folded, and goes on behind `indent` blanks.
+    """
     from rich.text import Text  # noqa: PLC0415  # as above
 
-    screen.print(Text.assemble(*parts))
+    from provision.cli.folding import folded  # noqa: PLC0415  # JSON does not pay for it
+
+    screen.print(Text("\n").join(folded(Text.assemble(*parts), screen, indent=indent)))
 
 
 def label(status: Status) -> str:

@@ -52,7 +52,7 @@ def _show(fits: tuple[Fit, ...], screen: Console, *, whole: bool) -> None:
         render.line(screen, sign, " ", (f"{fit.target.name:<18}", "bold"), fit.target.summary)
         reasons = (f"takes {fit.chosen.name}",) if fit.chosen else fit.why_not
         for reason in reasons if whole else reasons[:1]:
-            screen.print(f"    {reason}", markup=False, style="dim")
+            render.line(screen, (f"    {reason}", "dim"), indent=6)
         if whole:
             _show_row(fit, screen)
 
@@ -61,7 +61,7 @@ def _show_row(fit: Fit, screen: Console) -> None:
     target = fit.target
     if fit.chosen:
         for reason in fit.chosen.reasons:
-            screen.print(f"    {reason}", markup=False, style="dim")
+            render.line(screen, (f"    {reason}", "dim"), indent=6)
     rows = [
         ("stacks", ", ".join([*target.stacks, *target.images])),
         ("python", target.python or "any that the stack has wheels for"),
@@ -73,4 +73,4 @@ def _show_row(fit: Fit, screen: Console) -> None:
         *(("note", note) for note in target.notes),
     ]
     for name, value in rows:
-        render.line(screen, (f"    {name:<8}", "bold"), value)
+        render.line(screen, (f"    {name:<8}", "bold"), value, indent=12)

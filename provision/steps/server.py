@@ -44,7 +44,9 @@ class StartServer:
         return "server"
 
     def preview(self) -> str:
-        return f"serve `{self.launch.model}` at {self.launch.url}"
+        # An image that is made for one model has it inside, without a place that anybody could name.
+        model = f"`{self.launch.model}`" if self.launch.model else "the model of the image"
+        return f"serve {model} at {self.launch.url}"
 
     def satisfied(self, host: HostView) -> bool:
         known = record.load(host, record.directory_of(self.servers, self.name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from provision import bootstrap
-from provision.cli import progress, render
+from provision.cli import main, progress, render
 from provision.cli.progress import Work
 from provision.config import Options
 from provision.host.folder import FolderHost
+from provision.report import Status, StepResult
 from provision.steps import Progress
 
 HOSTS = Path(__file__).parents[1] / "hosts"
@@ -58,3 +60,45 @@ def test_what_will_be_fetched_stands_under_what_was_decided(
     written = on_a_terminal(monkeypatch)
     run()
     assert "4.3 GB to download" in written.getvalue()
+
+
+def test_a_step_is_folded_at_words_on_a_terminal_and_whole_in_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "install the 201 wheels into `/srv/a/rather/long/path` with `uv pip sync --require-hashes` and its driver"
+    result = StepResult(step="environment", status=Status.DONE, note=note)
+
+    def run() -> None:
+        with progress.watching(as_json=False) as watcher:
+            watcher.ended(Work("environment"), result)
+
+    run()
+    assert capsys.readouterr().out == f"environment: done: {note} (0.0 s)\n"
+    written = on_a_terminal(monkeypatch, width=60)
+    run()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", written.getvalue()).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("✓ environment"))
+    assert lines[first] == "✓ environment   done          install the 201 wheels into"
+    assert lines[first + 1 : first + 3] == [
+        "    `/srv/a/rather/long/path` with",
+        "    `uv pip sync --require-hashes` and its driver",
+    ], "words and commands whole, behind a hanging indent"
+
+
+def test_a_step_that_failed_says_so_in_its_own_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.watching(as_json=False) as watcher:
+        failed = StepResult(step="server", status=Status.FAILED, error="it ended:\n  last words")
+        watcher.ended(Work("server"), failed)
+    assert capsys.readouterr().out == "server: failed: it ended\n"
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_no_command_breaks_a_word_on_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    written = on_a_terminal(monkeypatch, width=width)
+    for command in (("plan", "--target", "h100"), ("targets", "a100"), ("doctor",), ("facts",)):
+        main([*command, "--host", str(HOSTS / "h100x8")])
+    lines = written.getvalue().splitlines()
+    assert len(lines) > 60
+    for line in lines:
+        # What cannot be broken is alone on its line.
+        assert len(line) <= min(width, 120) or " " not in line.strip().strip("`"), line

@@ -54,6 +54,8 @@ def test_gb10() -> None:
 
 def test_gb10_nim() -> None:
     plan = planned("gb10-nim")
+    server = next(step for step in plan.steps if step.id == "server")
+    assert server.preview() == "serve the model of the image at http://127.0.0.1:8000"
     ids = ["directories", "login", "image", "cache", "port", "server", "smoke", "receipt"]
     assert [step.id for step in plan.steps] == ids
     told = words(plan)
