@@ -155,17 +155,26 @@ def _target_objections(target: Target, facts: Facts, gpus: Sequence[Gpu]) -> tup
     wanted = _capabilities(target)
     if not gpus:
         return (f"needs a GPU of compute capability {wanted}, none is here",)
-    found = []
+    kinds: dict[tuple[str, str | None], list[Gpu]] = {}
     for gpu in gpus:
-        if gpu.compute_capability is None:
-            found.append(f"the compute capability of GPU {gpu.index} ({gpu.name}) is not known")
-        elif gpu.compute_capability not in target.compute_capabilities:
-            found.append(f"GPU {gpu.index} ({gpu.name}) is {gpu.compute_capability}, it is for {wanted}")
-        elif target.gpu_names and not _is_called(gpu, target.gpu_names):
-            found.append(f"GPU {gpu.index} is a {gpu.name}, it is for {' or '.join(target.gpu_names)}")
+        kinds.setdefault((gpu.name, gpu.compute_capability), []).append(gpu)
+    found = [said for those in kinds.values() if (said := _gpu_objection(target, those, wanted))]
     if len(gpus) < target.minimum_gpus:
         found.append(f"needs {target.minimum_gpus} GPUs, {len(gpus)} here")
     return tuple(found)
+
+
+def _gpu_objection(target: Target, those: Sequence[Gpu], wanted: str) -> str | None:
+    """What speaks against GPUs of one kind, said once however many there are."""
+    gpu, several = those[0], len(those) > 1
+    who, are = (f"{len(those)} GPUs", "are") if several else (f"GPU {gpu.index}", "is")
+    if gpu.compute_capability is None:
+        return f"the compute capability of {who} ({gpu.name}) is not known"
+    if gpu.compute_capability not in target.compute_capabilities:
+        return f"{who} ({gpu.name}) {are} {gpu.compute_capability}, it is for {wanted}"
+    if target.gpu_names and not _is_called(gpu, target.gpu_names):
+        return f"{who} {are} {'' if several else 'a '}{gpu.name}, it is for {' or '.join(target.gpu_names)}"
+    return None
 
 
 def _capabilities(target: Target) -> str:

@@ -283,6 +283,16 @@ def test_a_gpu_that_nothing_fits_is_not_made_a_cpu_host() -> None:
     assert "a100: GPU 0 (NVIDIA Tesla T4) is 7.5, it is for 8.0" in str(refused.value)
 
 
+def test_an_objection_to_eight_gpus_of_a_kind_is_said_once() -> None:
+    one = machine(gpu="NVIDIA H100 80GB HBM3", driver="550.144.03")
+    eight = replace(one, gpus=tuple(replace(one.gpus[0], index=index) for index in range(8)))
+    with pytest.raises(UnsupportedHost) as refused:
+        asked(eight, target="a100")
+    assert str(refused.value).splitlines()[1:] == ["  8 GPUs (NVIDIA H100 80GB HBM3) are 9.0, it is for 8.0"]
+    with pytest.raises(UnsupportedHost, match="8 GPUs are NVIDIA H100 80GB HBM3, it is for H200"):
+        asked(eight, target="h200")
+
+
 def test_mixed_gpus_are_chosen_among() -> None:
     both = replace(
         machine(gpu="A100-SXM4-80GB", driver="550.90.07"),
