@@ -19,9 +19,10 @@ from provision.checks.base import (
     on_the_machine,
     warning,
 )
-from provision.checks.own import everyone, own_pids, prefix_of, stop_command
+from provision.checks.own import everyone, own_pids, prefix_of
 from provision.checks.smi_state import compute_processes, gpu_states
 from provision.report import Finding
+from provision.serving.processes import stop_command
 
 _check = partial(check, "gpu")
 # Below this it is the driver itself, a desktop, or a monitor.

@@ -13,8 +13,6 @@ from provision.serving.record import Server
 _ENGINE = re.compile(
     r"^sglang::|-m sglang\.launch_server|\bsglang serve\b|lmdeploy (?:serve|api_server)|-m vllm\.|^VLLM::|/opt/nim/llm/"
 )
-# The interpreter of an environment, such as `/srv/sgprov/environments/sglang-0.5.9-cp310-x86_64-012345/bin/python`.
-_PREFIX = re.compile(r"(/\S{1,400}?)/environments/[^/\s]{1,200}/bin/")
 
 
 def servers(context: Context) -> tuple[Server, ...]:
@@ -45,27 +43,8 @@ def engines(context: Context) -> tuple[Process, ...]:
 
 
 def prefix_of(context: Context, pid: int) -> str | None:
-    """The prefix of the sgprov server that a process belongs to, empty where it cannot be told; None for a stranger's.
-
-    A worker may have written its title over its environment: then its parents are asked, up to the one that was
-    started, which has the marker.
-    """
-    commands = {one.pid: one.command for one in everyone(context)}
-    seen = set[int]()
-    marked, prefix = False, ""
-    while pid > 1 and pid not in seen:
-        seen.add(pid)
-        environment = context.view.read(f"/proc/{pid}/environ") or ""
-        marked = marked or any(entry.startswith(f"{processes.MARKER}=") for entry in environment.split("\0"))
-        if found := _PREFIX.search(commands.get(pid, "")):
-            prefix = found[1]
-        stat = processes.parse_stat(context.view.read(f"/proc/{pid}/stat") or "")
-        pid = stat.parent if stat else 0
-    return prefix if marked else None
-
-
-def stop_command(prefix: str) -> str:
-    return f"sgprov serve stop --prefix {prefix}" if prefix else "sgprov serve stop"
+    """The prefix of the sgprov server that a process belongs to, empty where it is not known; None for a stranger's."""
+    return processes.prefix_of(context.view, pid, {one.pid: one.command for one in everyone(context)})
 
 
 def _servers(context: Context) -> tuple[Server, ...]:

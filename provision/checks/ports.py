@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 
 from provision.checks.base import Context, check, error, has_decision, info, warning
-from provision.checks.own import own_pids
+from provision.checks.own import own_pids, prefix_of
 from provision.host import Listener
 from provision.report import Finding
 from provision.serving.ports import derive_for
+from provision.serving.processes import stop_command
 from provision.steps.port import describe, needed
 
 _check = partial(check, "ports")
@@ -30,7 +31,7 @@ def port_free(context: Context) -> Iterator[Finding]:
     if any(one.check == "facts.listeners" for one in context.facts.problems):
         yield warning(f"whether port {context.serve.port} is free cannot be told", "`ss -ltnp` may say who listens")
     for one in _strangers(context, (context.serve.port,)):
-        yield error(describe(one, context.serve.port), _remedy(one), port=one.port)
+        yield error(describe(one, context.serve.port), _remedy(context, one), port=one.port)
 
 
 @_check(
@@ -48,7 +49,7 @@ def port_derived_free(context: Context) -> Iterator[Finding]:
     base = context.serve.port
     derived = [port for port in needed(derive_for(stack.engine, stack.version, context.serve)) if port != base]
     for one in _strangers(context, derived):
-        yield error(describe(one, base), _remedy(one), port=one.port)
+        yield error(describe(one, base), _remedy(context, one), port=one.port)
 
 
 @_check(
@@ -102,10 +103,12 @@ def _strangers(context: Context, ports: tuple[int, ...] | list[int]) -> tuple[Li
     return tuple({(one.port, one.pid): one for one in taken if one.pid is None or one.pid not in ours}.values())
 
 
-def _remedy(one: Listener) -> str:
+def _remedy(context: Context, one: Listener) -> str:
     if one.pid is None:
         return f"`sudo ss -ltnp 'sport = :{one.port}'` says who it is; `sgprov bootstrap --port auto` takes another"
-    return f"`sgprov bootstrap --port auto` takes the next free one; `--free-port` stops this one, or `kill {one.pid}`"
+    prefix = prefix_of(context, one.pid)
+    stop = f"kill {one.pid}" if prefix is None else stop_command(prefix)
+    return f"`sgprov bootstrap --port auto` takes the next free one; `--free-port` stops this one, or `{stop}`"
 
 
 CHECKS = (port_free, port_derived_free, port_privileged, port_ephemeral, port_open)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from provision.checks.base import Context, check, error, info, warning
-from provision.checks.own import engines, living, own_pids, prefix_of, servers, stop_command
+from provision.checks.own import engines, living, own_pids, prefix_of, servers
 from provision.report import Finding
-from provision.serving.processes import boot_id, machine_name
+from provision.serving.processes import boot_id, machine_name, stop_command
 from provision.serving.record import Server
 
 _check = partial(check, "server")

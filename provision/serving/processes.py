@@ -7,7 +7,8 @@ booted, does, and does not move when the clock is set.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from provision.host.view import HostView
@@ -16,6 +17,8 @@ from provision.host.view import HostView
 MARKER = "SGPROV_SERVER"
 _BOOT = "/proc/sys/kernel/random/boot_id"
 _HOSTNAME = "/proc/sys/kernel/hostname"
+# The interpreter of an environment, such as `/srv/sgprov/environments/sglang-0.5.9-cp310-x86_64-012345/bin/python`.
+_PREFIX = re.compile(r"(/\S{1,400}?)/environments/[^/\s]{1,200}/bin/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,29 @@ def tree(host: HostView, *, pid: int | None, started: int, marker: str) -> tuple
         if in_session or f"{MARKER}={marker}" in marks:
             found[stat.pid] = stat
     return tuple(_with_descendants(found, everyone.values()).values())
+
+
+def prefix_of(host: HostView, pid: int, commands: Mapping[int, str]) -> str | None:
+    """The prefix of the sgprov server that a process belongs to, empty where it cannot be told; None for a stranger's.
+
+    `commands` are the command lines of all processes. A worker may have written its title over its environment: then
+    its parents are asked, up to the one that was started, which has the marker.
+    """
+    seen = set[int]()
+    marked, prefix = False, ""
+    while pid > 1 and pid not in seen:
+        seen.add(pid)
+        marked = marked or any(entry.startswith(f"{MARKER}=") for entry in _environment(host, pid))
+        if found := _PREFIX.search(commands.get(pid, "")):
+            prefix = found[1]
+        stat = parse_stat(host.read(f"/proc/{pid}/stat") or "")
+        pid = stat.parent if stat else 0
+    return prefix if marked else None
+
+
+def stop_command(prefix: str) -> str:
+    """What ends a server of that prefix, as `prefix_of` tells it."""
+    return f"sgprov serve stop --prefix {prefix}" if prefix else "sgprov serve stop"
 
 
 def _with_descendants(found: dict[int, ProcessStat], everyone: Iterable[ProcessStat]) -> dict[int, ProcessStat]:

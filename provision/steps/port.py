@@ -128,13 +128,16 @@ class Port:
         unseen = next((one for one in strangers if one.pid is None), None)
         if unseen:
             return f"`sudo ss -ltnp 'sport = :{unseen.port}'` says who it is; `--port auto` takes another port"
-        stop = f"`--free-port` stops it, or: `kill {strangers[0].pid}`"
+        # A server of ours under another prefix has a better end than a signal.
+        pid = strangers[0].pid or 0
+        prefix = processes.prefix_of(view, pid, {one.pid: one.command for one in view.processes()})
+        command = f"kill {pid}" if prefix is None else processes.stop_command(prefix)
         base = self.ports[0]
         try:
             free = next_free(view, base + 1, lambda port: (one - base + port for one in self.ports))
         except StepFailed:
-            return f"{stop}; no higher port is free, `--port` names a lower one"
-        return f"`--free-port` stops it, `--port auto` takes the next free one ({free}), or: `kill {strangers[0].pid}`"
+            return f"`--free-port` stops it, or: `{command}`; no higher port is free, `--port` names a lower one"
+        return f"`--free-port` stops it, `--port auto` takes the next free one ({free}), or: `{command}`"
 
 
 def needed(derived: Iterable[DerivedPort]) -> tuple[int, ...]:

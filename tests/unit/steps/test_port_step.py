@@ -76,6 +76,16 @@ def test_taken_names_who_and_what_helps() -> None:
     assert error.hint == "`--free-port` stops it, `--port auto` takes the next free one (30001), or: `kill 4711`"
 
 
+def test_a_server_of_another_prefix_is_stopped_by_its_own_command() -> None:
+    host = machine(ear(pid=50))
+    python = "/srv/other/environments/sglang-0.5.9-cp310-x86_64-012345/bin/python"
+    for pid, parent, command in ((50, 40, "sglang::scheduler"), (40, 1, f"{python} -m sglang.launch_server")):
+        host.running.append(Process(pid=pid, parent=parent, name="x", command=command, user="ada", started=0.0))
+        host.files[f"/proc/{pid}/stat"] = f"{pid} (x) S {parent} 40 40 " + "0 " * 30
+    host.files["/proc/40/environ"] = "PATH=/bin\0SGPROV_SERVER=abc\0"
+    assert (failure(host, Port(ports=(30000,))).hint or "").endswith(", or: `sgprov serve stop --prefix /srv/other`")
+
+
 def test_a_derived_port_is_told_from_the_servers_own() -> None:
     error = failure(machine(ear(30004), ear(30005)), Port(ports=(30000, 30004)))
     assert str(error).startswith("port 30004 (derived from 30000) is taken by pid 4711")
