@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from provision.checks.base import Context, check, error, has_driver, has_gpus, on_the_machine, warning
+from provision.decision import Candidate
 from provision.decision.weigh import at_least
+from provision.locks.coverage import of_lock
 from provision.report import Finding
 
 _check = partial(check, "driver")
@@ -66,7 +68,8 @@ def driver_floor(context: Context) -> Iterator[Finding]:
         yield from (finding for finding in context.decision.findings if finding.check == "driver-floor")
         return
     driver = context.facts.driver
-    floors = {one.name: one.stack.min_driver for one in context.candidates if one.stack}
+    # Of a stack without code for the GPU no driver makes one that fits.
+    floors = {one.name: one.stack.min_driver for one in context.candidates if one.stack and _has_code(context, one)}
     floors |= {one.name: one.image.min_driver for one in context.candidates if one.image}
     if driver and floors and all(at_least(driver.version, floor) is False for floor in floors.values()):
         lowest = min(floors.values(), key=lambda floor: [int(part) for part in floor.split(".")])
@@ -213,6 +216,13 @@ def driver_compat_libraries(context: Context) -> Iterator[Finding]:
             f"LD_LIBRARY_PATH puts {compat[0]} before the driver's own libcuda",
             "take it out unless the driver is older than the stack's CUDA and the GPU is a data-centre one",
         )
+
+
+def _has_code(context: Context, one: Candidate) -> bool:
+    """Whether a stack's kernels hold machine code or PTX for every GPU, whatever the driver makes of it."""
+    capabilities = {gpu.compute_capability for gpu in context.gpus if gpu.compute_capability}
+    rows = [row for capability in capabilities for row in (of_lock(one.lock, capability, None) if one.lock else ())]
+    return all(coverage.runs for row, coverage in rows if not row.optional)
 
 
 def _switches(context: Context) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from provision.checks.base import Context, check, error, info, warning
@@ -10,11 +10,17 @@ from provision.report import Finding
 from provision.secrets import mask
 
 _check = partial(check, "slurm")
+_TARGET = "slurm-efa"
 _BAD = ("down", "drain", "fail", "inval", "unknown", "not_resp")
 
 
 def _installed(context: Context) -> bool:
     return context.facts.slurm is not None and context.facts.slurm.version is not None
+
+
+def _say(context: Context) -> Callable[..., Finding]:
+    """An error where the target is run by Slurm; any other is served beside it, and is not kept from that."""
+    return error if context.target and context.target.name == _TARGET else warning
 
 
 @_check(
@@ -27,7 +33,7 @@ def _installed(context: Context) -> bool:
 )
 def slurm_controller(context: Context) -> Iterator[Finding]:
     if context.facts.slurm and not context.facts.slurm.controller:
-        yield error(
+        yield _say(context)(
             "no Slurm controller answers `scontrol ping`", "`sudo systemctl restart slurmctld` on the head node"
         )
 
@@ -45,7 +51,7 @@ def slurm_munge(context: Context) -> Iterator[Finding]:
     outcome = context.view.query(["munge", "-n", "--output=/dev/null"], timeout_s=5.0)
     if outcome.installed and not outcome.ok:
         said = mask((outcome.err or outcome.out).strip()[:200]) or outcome.ending
-        yield error(f"munge does not sign: {said}", "`sudo systemctl restart munge`")
+        yield _say(context)(f"munge does not sign: {said}", "`sudo systemctl restart munge`")
 
 
 @_check(
@@ -69,7 +75,7 @@ def slurm_nodes(context: Context) -> Iterator[Finding]:
     "Whether this is inside of a job",
     looks_at="SLURM_JOB_ID",
     why="GPUs of a Slurm node are handed out by jobs: a server started outside of one takes what others were promised",
-    remedy="`salloc --gpus 1`, or `sbatch` with the script that sgprov renders",
+    remedy="`salloc --gpus 1`, and `sgprov bootstrap` inside of it",
     applies=lambda context: _installed(context) and bool(context.facts.gpus),
 )
 def slurm_job(context: Context) -> Iterator[Finding]:

@@ -33,17 +33,12 @@ MACHINES: dict[str, tuple[int, str, set[str], str]] = {
     "a100x7-pairs": (0, "degraded", {"topology-nvlink"}, "sgprov bootstrap --target a100"),
     "a100x8-nvlink-mesh": (0, "ready", set(), "sgprov bootstrap --target a100"),
     "b200-cuinit": (4, "blocked", {"driver-cuda-starts"}, "sudo systemctl restart nvidia-fabricmanager"),
-    "slurm-node": (
-        4,
-        "blocked",
-        {"slurm-controller", "slurm-munge"},
-        "sudo systemctl restart slurmctld",
-    ),
+    "slurm-node": (0, "degraded", {"slurm-controller", "slurm-munge"}, "sgprov bootstrap --target h100"),
     "t4-old-driver": (
         4,
         "blocked",
-        {"driver-floor", "target-fits", "kernels-cover-gpu"},
-        "update the driver to 525.60.13 or newer",
+        {"target-fits"},
+        "sgprov targets",
     ),
     "driver-not-installed": (
         4,
@@ -237,3 +232,10 @@ def test_what_it_says_to_type_goes_to_the_same_place(capsys: pytest.CaptureFixtu
     _, told = asked(capsys, "--host", folder)
     assert "--prefix" not in told["next"]
     assert places.flag_for(FolderHost(folder), "/srv/a b") == " --prefix '/srv/a b'"
+
+
+def test_slurm_blocks_the_target_that_it_runs_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    for target, severity in (("h100", "warning"), ("slurm-efa", "error")):
+        _, found = asked(capsys, "slurm", "--host", str(HOSTS / "slurm-node"), "--target", target)
+        severities = {one["check"]: one["severity"] for one in found["findings"]}
+        assert severities["slurm-controller"] == severities["slurm-munge"] == severity

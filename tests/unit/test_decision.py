@@ -122,9 +122,16 @@ def test_a_driver_below_the_floor_is_an_error_on_a_geforce() -> None:
 
 def test_kernels_without_code_for_the_gpu_are_refused_by_name() -> None:
     with pytest.raises(UnsupportedHost) as refused:
-        asked(machine(gpu="Tesla T4", driver="580.65.06", python="3.12"), target="nvidia")
+        asked(machine(gpu="Jetson AGX Thor", driver="580.65.06", python="3.12"), target="nvidia")
     assert "sglang-kernel 0.4.10" in str(refused.value)
-    assert "7.5" in str(refused.value)
+    assert "11.0" in str(refused.value)
+
+
+def test_no_target_lists_a_gpu_that_no_stack_of_it_has_code_for() -> None:
+    for name in ("nvidia", "sglang-image"):
+        assert "7.5" not in CATALOG.target(name).compute_capabilities
+    with pytest.raises(UnsupportedHost, match=r"GPU 0 \(.*T4\) is 7.5, it is for 8.0 to 12.1"):
+        asked(machine(gpu="Tesla T4", driver="580.65.06"), target="nvidia")
 
 
 @pytest.mark.parametrize("wish", ["3.11", "3.12", "/usr/bin/python3.11"])

@@ -173,6 +173,15 @@ CASES = (
         lambda: machine("gpu=GeForce RTX 3090,driver=470.57.02,python=3.10"),
         lambda: machine(A40),
     ),
+    # No driver makes a stack without code for the GPU one that fits.
+    Case(
+        "driver-floor",
+        "below every stack's floor",
+        lambda: machine("gpu=GeForce RTX 3090,driver=470.57.02,python=3.10"),
+        lambda: machine(
+            "gpu=Thor,compute_capability=11.0,driver=450.80.02,python=3.10", wishes=Options(target="nvidia")
+        ),
+    ),
     Case(
         "driver-floor",
         "forward-compatibility",
@@ -228,7 +237,7 @@ CASES = (
     Case(
         "target-fits",
         "no stack fits",
-        lambda: machine("gpu=T4,compute_capability=7.5,driver=550.90.07,python=3.10"),
+        lambda: machine("gpu=Thor,compute_capability=11.0,driver=580.95.05,python=3.12"),
         lambda: machine(A40),
     ),
     Case(
@@ -241,7 +250,7 @@ CASES = (
     Case(
         "kernels-cover-gpu",
         "no locked stack holds",
-        lambda: machine("gpu=T4,compute_capability=7.5,driver=550.90.07,python=3.10"),
+        lambda: machine("gpu=Thor,compute_capability=11.0,driver=580.95.05,python=3.12"),
         lambda: machine(A40),
     ),
     Case("topology-nvlink", "0-1, 2-3", lambda: _linked(_PAIR), lambda: _linked(_MESH)),
