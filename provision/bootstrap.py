@@ -21,11 +21,10 @@ from provision.facts.gather import with_disks
 from provision.facts.machine import summary
 from provision.facts.pythons import probe_python
 from provision.host import HostView
-from provision.host.addresses import is_loopback
 from provision.host.local import LocalHost
 from provision.locks import sizes
 from provision.plan import Plan
-from provision.report import Finding, Report, Severity
+from provision.report import Report
 from provision.serving import keys, record, server
 from provision.serving.ports import derive_for
 from provision.steps.disk import check_disk, check_links
@@ -99,7 +98,7 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         wheels=manner.wheels,
     )
     built = plan.leaving_out(built, _left_out(built, manner))
-    if "server" not in built.left_out and not key and (opened := _open_to_all(decision)):
+    if "server" not in built.left_out and not key and (opened := keys.open_to_all(decision)):
         built = replace(built, decision=replace(decision, findings=(*decision.findings, opened)))
     return replace(built, machine=summary(asked.facts))
 
@@ -174,21 +173,6 @@ def _key(view: HostView, decision: Decision, manner: Manner, directory: str) -> 
             hint=f"{hint}, and let a proxy in front of the server ask for the key",
         )
     return key
-
-
-def _open_to_all(decision: Decision) -> Finding | None:
-    """A warning where other machines reach a server that asks for no key."""
-    port = decision.serve.port
-    if is_loopback(decision.serve.host):
-        return None
-    alone = f"`--bind 127.0.0.1`, and from elsewhere `ssh -L {port}:127.0.0.1:{port} HOST`"
-    asked = "set `SGPROV_API_KEY`, and the server asks everyone for that key"
-    return Finding(
-        check="endpoint-open",
-        severity=Severity.WARNING,
-        text=f"the server on `{decision.serve.host}` asks for no key: whoever reaches port {port} may use the model",
-        fix=(alone,) if decision.hosting else (asked, alone),
-    )
 
 
 def _restarts_of(view: HostView, directory: str) -> int:

@@ -133,6 +133,12 @@ def info(text: str, *fix: str, **data: Any) -> Finding:
     return Finding(check="", severity=Severity.INFO, text=text, fix=fix, data=data)
 
 
+def bootstrap(context: Context, *more: str) -> str:
+    """The command that brings this target to serve, with what a remedy adds to it."""
+    target = ("--target", context.target.name) if context.target else ()
+    return f"`{' '.join(('sgprov bootstrap', *target, *more))}`"
+
+
 def gpus_are_clear(context: Context) -> bool:
     """Whether what GPUs there are could be told; where it could not, `gpu-answers` says all there is to say."""
     problems = context.facts.problems

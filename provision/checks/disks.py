@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from provision.checks.base import Context, check, error, has_lock, info, warning
+from provision.checks.base import Context, bootstrap, check, error, has_lock, info, warning
 from provision.host import DiskSpace
 from provision.report import Finding
 from provision.steps.disk import check_disk, check_links
@@ -114,7 +114,7 @@ def disk_network(context: Context) -> Iterator[Finding]:
         say = info if context.facts.surroundings.runpod else warning
         yield say(
             f"`{context.places.prefix}` is on {disk.mount} ({disk.filesystem}), over a network",
-            "`sgprov bootstrap --prefix DIR` on a local disk",
+            f"{bootstrap(context, '--prefix DIR')} on a local disk",
         )
 
 
@@ -162,7 +162,7 @@ def disk_survives(context: Context) -> Iterator[Finding]:
     if disk and disk.mount == "/":
         yield warning(
             f"`{context.places.prefix}` is on the container's own disk, which is gone with the pod",
-            "`sgprov bootstrap --prefix /workspace/sgprov`, in a pod with a volume mounted at /workspace",
+            f"{bootstrap(context, '--prefix /workspace/sgprov')}, in a pod with a volume mounted at /workspace",
         )
 
 

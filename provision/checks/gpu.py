@@ -10,6 +10,7 @@ from functools import partial
 from provision.checks.base import (
     GPU_TOPICS,
     Context,
+    bootstrap,
     check,
     error,
     gpus_are_clear,
@@ -66,7 +67,7 @@ def gpu_mixed(context: Context) -> Iterator[Finding]:
         alike = ",".join(str(gpu.index) for gpu in gpus if gpu.name == names[0])
         yield warning(
             f"this host has {len(names)} kinds of GPU ({', '.join(names)}); the slowest sets the pace",
-            f"`sgprov bootstrap --gpus {alike}` uses those of one kind",
+            f"{bootstrap(context, '--gpus', alike)} uses those of one kind",
         )
 
 
@@ -104,13 +105,13 @@ def gpu_foreign_processes(context: Context) -> Iterator[Finding]:
             where = f" under {prefix}" if prefix else ""
             yield warning(
                 f"a server of sgprov{where} (pid {pid}, user {users.get(pid, 'unknown')}) holds {size}",
-                f"`{stop_command(prefix)}`, or `sgprov bootstrap --gpus` with the indices of others",
+                f"`{stop_command(prefix)}`, or {bootstrap(context, '--gpus')} with the indices of others",
                 pid=pid,
             )
             continue
         yield warning(
             f"pid {pid} ({name}, user {users.get(pid, 'unknown')}) holds {size}",
-            f"`kill {pid}` if it is not needed, or `sgprov bootstrap --gpus` with the indices of others",
+            f"`kill {pid}` if it is not needed, or {bootstrap(context, '--gpus')} with the indices of others",
             pid=pid,
         )
     if found:

@@ -6,7 +6,8 @@ import glob
 from collections.abc import Iterator
 from functools import partial
 
-from provision.checks.base import Context, check, error, info
+from provision.catalog.engines import engine
+from provision.checks.base import Context, bootstrap, check, error, info
 from provision.plan import EXAMPLE_MODEL
 from provision.report import Finding
 from provision.steps.model_files import locate, problems
@@ -35,12 +36,13 @@ def model_there(context: Context) -> Iterator[Finding]:
         return
     if model.startswith("/"):
         yield error(
-            f"there is no model at `{model}`", f"`sgprov bootstrap --model DIR`, or a hub id such as {EXAMPLE_MODEL}"
+            f"there is no model at `{model}`",
+            f"{bootstrap(context, '--model DIR')}, or a hub id such as {EXAMPLE_MODEL}",
         )
     elif "/" not in model:
         yield error(
             f"there is no model at `{context.places.models}/{model}`",
-            f"`sgprov bootstrap --target {_target(context)} --model {EXAMPLE_MODEL}` takes one from the hub",
+            f"{bootstrap(context, '--model', EXAMPLE_MODEL)} takes one from the hub",
             f"or put it there: `hf download ORG/NAME --local-dir {context.places.models}/{model}`",
         )
     else:
@@ -82,14 +84,21 @@ def model_fits(context: Context) -> Iterator[Finding]:
         sum(sorted((size or 0 for size in sizes), reverse=True)[:parallel]) * (context.serve.mem_fraction or 0.9)
     )
     if needed > room:
+        wider = _wider(context, parallel)
         yield error(
             f"the weights take {needed:,} MiB, {parallel} GPU(s) give them {room:,}",
-            "a quantised or smaller model, or more GPUs: `-- --tp 2`",
+            "a quantised or smaller model" + (f", or more GPUs: {bootstrap(context, '--', wider)}" if wider else ""),
         )
 
 
-def _target(context: Context) -> str:
-    return context.target.name if context.target else "NAME"
+def _wider(context: Context, parallel: int) -> str | None:
+    """The engine's own flag for twice as many GPUs, as its row has it; None where there are no more."""
+    stack = context.decision.stack if context.decision else None
+    if stack is None or 2 * parallel > len(context.gpus):
+        return None
+    row = engine(stack.engine)
+    flags = (one.argv for one in row.rows(row.flags, stack.version) if one.setting == "tensor_parallel")
+    return next((" ".join(argv).format(value=2 * parallel) for argv in flags), None)
 
 
 def _directory(context: Context) -> str | None:

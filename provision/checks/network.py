@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from urllib.parse import urlsplit
 
-from provision.checks.base import Context, check, error, has_several_gpus, warning
+from provision.checks.base import Context, bootstrap, check, error, has_several_gpus, warning
 from provision.environments import is_complete, path_for
 from provision.report import Finding
 from provision.steps.model_files import locate
@@ -60,7 +60,7 @@ def network_index(context: Context) -> Iterator[Finding]:
 def network_hub(context: Context) -> Iterator[Finding]:
     hub = context.view.variable("HF_ENDPOINT") or _HUB
     yield from _unreachable(
-        context, (hub,), "`export HTTPS_PROXY=…`, or bring the model: `sgprov bootstrap --model DIR`"
+        context, (hub,), "`export HTTPS_PROXY=…`, or bring the model: " + bootstrap(context, "--model DIR")
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
-from provision.checks.base import Context, check, error, has_decision, info, warning
+from provision.checks.base import Context, bootstrap, check, error, has_decision, warning
 from provision.checks.own import own_pids, prefix_of
 from provision.host import Listener
 from provision.report import Finding
+from provision.serving import keys
 from provision.serving.ports import derive_for
 from provision.serving.processes import stop_command
 from provision.steps.port import describe, needed
@@ -16,7 +18,6 @@ from provision.steps.port import describe, needed
 _check = partial(check, "ports")
 _RANGE = "/proc/sys/net/ipv4/ip_local_port_range"
 _PRIVILEGED = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
-_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound
 
 
 @_check(
@@ -87,14 +88,18 @@ def port_ephemeral(context: Context) -> Iterator[Finding]:
 @_check(
     "port-open",
     "Who can reach the server",
-    looks_at="the address that the server will listen on",
-    why="an endpoint without a key on every address serves whoever finds it",
+    looks_at="the address that the server will listen on, and whether it asks for a key",
+    why="an endpoint without a key that others can reach serves whoever finds it",
     remedy="`sgprov bootstrap --bind 127.0.0.1`, or a key in `SGPROV_API_KEY`, and a firewall",
     applies=has_decision,
 )
 def port_open(context: Context) -> Iterator[Finding]:
-    if context.serve.host in _EVERYWHERE:
-        yield info(f"the server will listen on every address ({context.serve.host}:{context.serve.port})")
+    name = context.target.name if context.target else ""
+    # Whether a server by that name has a key; what it is goes nowhere.
+    has_key = context.view.stat(f"{context.servers}/{name}/{keys.FILE}") is not None
+    opened = keys.open_to_all(context.decision) if context.decision else None
+    if opened and not has_key and not context.credential("SGPROV_API_KEY"):
+        yield replace(opened, check="")
 
 
 def _strangers(context: Context, ports: tuple[int, ...] | list[int]) -> tuple[Listener, ...]:
@@ -104,11 +109,12 @@ def _strangers(context: Context, ports: tuple[int, ...] | list[int]) -> tuple[Li
 
 
 def _remedy(context: Context, one: Listener) -> str:
+    auto = bootstrap(context, "--port", "auto")
     if one.pid is None:
-        return f"`sudo ss -ltnp 'sport = :{one.port}'` says who it is; `sgprov bootstrap --port auto` takes another"
+        return f"`sudo ss -ltnp 'sport = :{one.port}'` says who it is; {auto} takes another"
     prefix = prefix_of(context, one.pid)
     stop = f"kill {one.pid}" if prefix is None else stop_command(prefix)
-    return f"`sgprov bootstrap --port auto` takes the next free one; `--free-port` stops this one, or `{stop}`"
+    return f"{auto} takes the next free one; `--free-port` stops this one, or `{stop}`"
 
 
 CHECKS = (port_free, port_derived_free, port_privileged, port_ephemeral, port_open)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from provision.checks.base import Context, check, has_several_gpus, info, on_the_machine, warning
+from provision.checks.base import Context, bootstrap, check, has_several_gpus, info, on_the_machine, warning
 from provision.facts.model import Link
 from provision.report import Finding
 
@@ -40,7 +40,7 @@ def topology_nvlink(context: Context) -> Iterator[Finding]:
         listed = ", ".join("-".join(map(str, group)) for group in groups)
         yield warning(
             f"{len(fast)} of {len(links)} pairs of GPUs have NVLink: {listed}",
-            f"`sgprov bootstrap --gpus {best}` uses one group",
+            f"{bootstrap(context, '--gpus', best)} uses one group",
         )
 
 
@@ -58,7 +58,7 @@ def topology_across_sockets(context: Context) -> Iterator[Finding]:
     if slow and not any(link.kind.startswith("NV") for link in links):
         yield warning(
             f"{len(slow)} of {len(links)} pairs of GPUs meet across sockets, and none has NVLink",
-            "one server a GPU, or `sgprov bootstrap --gpus` with GPUs of one socket",
+            f"one server a GPU, or {bootstrap(context, '--gpus')} with GPUs of one socket",
         )
 
 
@@ -77,7 +77,7 @@ def topology_peer_access(context: Context) -> Iterator[Finding]:
     if bad:
         yield warning(
             f"{sum(kind != 'OK' for kind in kinds) // 2} pairs of GPUs have no peer access ({', '.join(bad)})",
-            "`sgprov bootstrap -- --disable-custom-all-reduce`, with `NCCL_P2P_DISABLE=1` where NCCL hangs",
+            f"{bootstrap(context, '--', '--disable-custom-all-reduce')}, with `NCCL_P2P_DISABLE=1` where NCCL hangs",
         )
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from provision.decision import Decision
 from provision.errors import UsageError
+from provision.host.addresses import is_loopback
 from provision.host.view import Host, HostView
+from provision.report import Finding, Severity
 
 FILE, SCRIPT = "api-key", "with_key.py"
 _REPLACED = "api-key.previous"
@@ -50,3 +53,18 @@ def restore_replaced(host: Host, directory: str) -> None:
 def forget_replaced(host: Host, directory: str) -> None:
     """That server is wanted no more, and so is its key."""
     host.remove(f"{directory}/{_REPLACED}")
+
+
+def open_to_all(decision: Decision) -> Finding | None:
+    """A warning where other machines reach a server that asks for no key."""
+    port = decision.serve.port
+    if is_loopback(decision.serve.host):
+        return None
+    alone = f"`--bind 127.0.0.1`, and from elsewhere `ssh -L {port}:127.0.0.1:{port} HOST`"
+    asked = "set `SGPROV_API_KEY`, and the server asks everyone for that key"
+    return Finding(
+        check="endpoint-open",
+        severity=Severity.WARNING,
+        text=f"the server on `{decision.serve.host}` asks for no key: whoever reaches port {port} may use the model",
+        fix=(alone,) if decision.hosting else (asked, alone),
+    )

@@ -247,7 +247,19 @@ CASES = (
         lambda: _serving(40000, files={"/proc/sys/net/ipv4/ip_local_port_range": "32768\t60999\n"}),
         lambda: _serving(30000, files={"/proc/sys/net/ipv4/ip_local_port_range": "32768\t60999\n"}),
     ),
-    Case("port-open", "on every address", lambda: machine(A100), machine),
+    Case("port-open", "asks for no key", lambda: machine(A100), machine),
+    Case(
+        "port-open",
+        "asks for no key",
+        lambda: machine(A100),
+        lambda: replace(machine(A100), credential=lambda name: "k" * 8 if name == "SGPROV_API_KEY" else None),
+    ),
+    Case(
+        "port-open",
+        "asks for no key",
+        lambda: machine(A100),
+        lambda: machine(A100, paths={f"{PREFIX}/servers/a100/api-key": info(mode=0o600)}),
+    ),
     Case(
         "network-resolver",
         "no name server",

@@ -7,12 +7,14 @@ import re
 import threading
 
 import pytest
+from fakes import info
 from unit.checks import cases_gpu, cases_host, cases_serving, cases_software
 from unit.checks.machines import Case, machine
 
 from provision.checks.base import Check, Context, check, error
 from provision.checks.registry import CHECKS
 from provision.checks.run import chosen, run_checks, verdict
+from provision.config import Options
 from provision.errors import StepFailed, UsageError
 from provision.report import Finding, Severity
 
@@ -22,11 +24,15 @@ _IDS = [f"{case.check}-{re.sub(r'[^a-z0-9]+', '-', case.text.lower())[:30]}" for
 
 @pytest.mark.parametrize("case", CASES, ids=_IDS)
 def test_a_check_speaks(case: Case) -> None:
-    (result,) = run_checks(chosen(CHECKS, (case.check,)), case.fires())
+    context = case.fires()
+    (result,) = run_checks(chosen(CHECKS, (case.check,)), context)
     assert case.text in "\n".join(finding.text for finding in result.findings)
     for finding in result.findings:
         assert finding.check == case.check
         assert finding.fix or finding.severity is Severity.INFO, "what matters has a remedy"
+        if context.target:
+            fixes = " ".join(finding.fix).replace("sgprov bootstrap --target", "")
+            assert "sgprov bootstrap -" not in fixes, "of several targets it says which"
 
 
 @pytest.mark.parametrize("case", CASES, ids=_IDS)
@@ -112,3 +118,17 @@ def test_an_unknown_name_suggests_the_nearest() -> None:
 def test_a_question_is_asked_once() -> None:
     context, answers = machine(), iter("ab")
     assert [context.once("what", lambda: next(answers)) for _ in range(2)] == ["a", "a"]
+
+
+def test_more_gpus_are_asked_for_with_the_flag_of_the_engine() -> None:
+    model = "/models/big"
+    weights = f"{model}/model.safetensors"
+    context = machine(
+        "gpu=A40,count=2,driver=550.90.07,python=3.10",
+        files={f"{model}/config.json": '{"model_type": "llama"}', weights: ""},
+        paths={weights: info(size=80_000 << 20)},
+        wishes=Options(target="a40", model=model),
+        gpus={"memory_mib": 46068},
+    )
+    (result,) = run_checks(chosen(CHECKS, ("model-fits",)), context)
+    assert result.findings[0].fix[0].endswith("or more GPUs: `sgprov bootstrap --target a40 -- --tp-size 2`")
