@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import click
@@ -9,6 +10,8 @@ import click
 from provision.cli import common, render
 from provision.cli.output import Shown
 from provision.facts import Facts, describe, gather, to_json
+from provision.facts.gather import with_disks
+from provision.host import HostView
 from provision.report import Report
 
 if TYPE_CHECKING:
@@ -31,14 +34,14 @@ def facts(folder: str | None, target: str | None, *, as_json: bool) -> Shown:
         from provision.host.recording import RecordingHost  # noqa: PLC0415  # only where it is asked for
 
         recording = RecordingHost(view)
-        found = gather(recording)
+        found = _look(recording)
         # What doctor asks besides, so that it can be asked of the folder, too.
         from provision.cli.doctor import ask_all  # noqa: PLC0415
 
         ask_all(recording, found)
         recording.save(target)
     else:
-        found = gather(view)
+        found = _look(view)
     data = to_json(found)
     if target:
         data["captured"] = target
@@ -48,6 +51,20 @@ def facts(folder: str | None, target: str | None, *, as_json: bool) -> Shown:
         text=lambda screen: _show(found, target, screen),
         ok=not any(problem.severity.value == "error" for problem in found.problems),
     )
+
+
+def _look(view: HostView) -> Facts:
+    """The facts, with the disks of the directories that sgprov uses where nobody names others."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        running = pool.submit(gather, view)
+        # Imported while programs are waited for.
+        from provision.catalog.rows import Layout  # noqa: PLC0415
+        from provision.config import Options  # noqa: PLC0415
+        from provision.decision.choose import places_of  # noqa: PLC0415
+
+        home = view.variable("HOME") or "/root"
+        places = places_of(Layout(), Options(), home, hf_home=view.variable("HF_HOME"))
+        return with_disks(view, running.result(), (places.prefix, places.models, places.huggingface))
 
 
 def _show(found: Facts, captured: str | None, screen: Console) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from provision.facts.model import ContainerEngine, Facts, Gpu
+from provision.facts.model import ContainerEngine, Facts, Gpu, Link
 
 
 def to_json(facts: Facts) -> dict[str, Any]:
@@ -27,10 +28,13 @@ def _rows(facts: Facts) -> Iterator[tuple[str, str]]:
     yield from _machine(facts)
     if facts.driver:
         cuda = f"CUDA {facts.driver.cuda}" if facts.driver.cuda else "CUDA version unknown"
-        yield "driver", f"{facts.driver.version} ({cuda})"
+        source = f", from {facts.driver.source}" if facts.driver.source else ""
+        yield "driver", f"{facts.driver.version} ({cuda}){source}"
     yield from ((f"gpu {gpu.index}", _gpu(gpu)) for gpu in facts.gpus)
     if not facts.gpus:
         yield "gpu", "none"
+    if facts.links:
+        yield "links", _links(facts.links)
     yield from _software(facts)
     for disk in facts.disks:
         free, total = disk.free / 2**30, disk.total / 2**30
@@ -73,7 +77,27 @@ def _gpu(gpu: Gpu) -> str:
     parts.append(f"{memory} shared with the host" if gpu.unified_memory else memory)
     if gpu.mig and gpu.mig.enabled:
         parts.append(f"MIG {' '.join(gpu.mig.instances) or 'without instances'}")
-    return ", ".join(parts)
+    if gpu.ecc is not None:
+        parts.append(f"ECC {'on' if gpu.ecc else 'off'}")
+    return ", ".join(parts) + _sources(gpu.sources)
+
+
+def _sources(sources: Mapping[str, str]) -> str:
+    """Who said it, such as `; from nvml, compute capability from table`: what most was said by, then the others."""
+    if not sources:
+        return ""
+    most = Counter(sources.values()).most_common(1)[0][0]
+    others = [f"{name.replace('_', ' ')} from {source}" for name, source in sources.items() if source != most]
+    return f"; {', '.join([f'from {most}', *others])}"
+
+
+def _links(links: Sequence[Link]) -> str:
+    """How pairs of GPUs reach each other, such as `28 pairs by NVLink (NV12)`, as `nvidia-smi topo -m` names it."""
+    counted = Counter(link.kind for link in links)
+    return ", ".join(
+        f"{count} pair{'s' if count > 1 else ''} by {f'NVLink ({kind})' if kind.startswith('NV') else kind}"
+        for kind, count in counted.items()
+    )
 
 
 def _engine(engine: ContainerEngine) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from provision.cli import main
 from provision.cli.app import COMMANDS, sgprov
+from provision.facts import Facts, describe
+from provision.facts.model import Gpu
 
 BATCH = (
     "[2026-01-31 10:20:30] Decode batch, #running-req: 1, #token: 33, token usage: 0.01, "
@@ -70,6 +73,24 @@ def test_facts_as_text_name_the_gpu_and_the_remedy(capsys: pytest.CaptureFixture
     assert "NVIDIA A40" in run(capsys, "facts", *host("a40-runpod"))[1]
     _, out, _ = run(capsys, "facts", *host("driver-mismatch"))
     assert "reboot" in out
+
+
+def test_facts_as_text_say_links_ecc_and_who_said_it(capsys: pytest.CaptureFixture[str]) -> None:
+    out = run(capsys, "facts", *host("a100x8-nvlink-mesh"))[1]
+    assert "28 pairs by NVLink (NV12)" in out
+    out = run(capsys, "facts", *host("t4-old-driver"))[1]
+    assert "from nvidia-smi, compute capability from table" in out and "from /sys/module/nvidia/version" in out
+    gpu = Gpu(index=0, name="A40", ecc=True, sources={"name": "nvml"})
+    assert dict(describe(Facts(host="x", arch="x86_64", gpus=(gpu,))))["gpu 0"].endswith("ECC on; from nvml")
+
+
+@pytest.mark.usefixtures("real_machine")
+def test_facts_have_the_disks_of_the_directories_that_are_used(capsys: pytest.CaptureFixture[str]) -> None:
+    _, found = run_json(capsys, "facts")
+    home = os.environ["HOME"]
+    paths = [one["path"] for one in found["disks"]]
+    assert paths[:2] == [f"{home}/.local/share/sgprov", f"{home}/.local/share/sgprov/models"] and len(paths) == 3
+    assert all(one["total"] >= one["free"] > 0 for one in found["disks"])
 
 
 def test_a_capture_is_a_machine_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
