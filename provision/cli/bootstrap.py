@@ -14,10 +14,14 @@ from provision import bootstrap as bootstrapping
 from provision import config
 from provision.cli import common, places, progress, render
 from provision.cli.output import Shown
+from provision.host.local import LocalHost
+from provision.plan import Plan
 from provision.report import Report
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from provision.bundle.carried import Carried
 
 
 @click.command(cls=common.HandsOn)
@@ -71,13 +75,7 @@ def bootstrap(
     with progress.watching(as_json=as_json) as watcher:
         plan = bootstrapping.make_plan(host, wishes, manner)
         watcher.decided(plan, plan.to_fetch(host))
-    if carried and not dry_run:
-        with progress.bytes_of("unpacking the bundle", as_json=as_json) as tell:
-            carried.unpack(plan, tell)
-    with progress.watching(as_json=as_json) as watcher:
-        report = bootstrapping.carry_out(plan, host, dry_run=dry_run, watcher=watcher)
-    if carried and report.ok and not dry_run:
-        carried.clear()
+    report = _carry_out(plan, host, carried, dry_run=dry_run, as_json=as_json)
     if stop and report.ok and not dry_run:
         bootstrapping.stop(host, plan)
     return Shown(
@@ -90,6 +88,18 @@ def bootstrap(
         changed=report.changed,
         exit_status=report.exit_status,
     )
+
+
+def _carry_out(plan: Plan, host: LocalHost, carried: Carried | None, *, dry_run: bool, as_json: bool) -> Report:
+    """Carry out a plan, between the unpacking of what a bundle carries for it and the end of that."""
+    if carried and not dry_run:
+        with progress.bytes_of("unpacking the bundle", as_json=as_json) as tell:
+            carried.unpack(plan, tell)
+    with progress.watching(as_json=as_json) as watcher:
+        report = bootstrapping.carry_out(plan, host, dry_run=dry_run, watcher=watcher)
+    if carried and report.ok and not dry_run:
+        carried.clear()
+    return report
 
 
 def report_data(report: Report) -> dict[str, Any]:

@@ -84,18 +84,7 @@ def doctor(
     following = next_command(context, results)
     return Shown(
         command="doctor",
-        data={
-            "verdict": outcome,
-            "next": following,
-            "host": context.facts.host,
-            "target": context.target.name if context.target else None,
-            "seconds": round(seconds, 3),
-            "findings": _findings(results),
-            "checks": [
-                {"id": result.check.id, "status": result.outcome, "seconds": round(result.seconds, 4)}
-                for result in results
-            ],
-        },
+        data={"verdict": outcome, "next": following, "seconds": round(seconds, 3), **_data(context, results)},
         text=lambda screen: doctor_text.show(
             context, results, verdict=outcome, following=following, seconds=seconds, verbose=verbose, screen=screen
         ),
@@ -178,10 +167,17 @@ def _context(view: HostView, wishes: Options, facts: Callable[[], Facts], *, loc
     )
 
 
-def _findings(results: tuple[CheckResult, ...]) -> list[dict[str, Any]]:
+def _data(context: Context, results: tuple[CheckResult, ...]) -> dict[str, Any]:
     import msgspec  # noqa: PLC0415
 
-    return [msgspec.to_builtins(finding) for result in results for finding in result.findings]
+    return {
+        "host": context.facts.host,
+        "target": context.target.name if context.target else None,
+        "findings": [msgspec.to_builtins(finding) for result in results for finding in result.findings],
+        "checks": [
+            {"id": result.check.id, "status": result.outcome, "seconds": round(result.seconds, 4)} for result in results
+        ],
+    }
 
 
 def _names(text: str | None) -> tuple[str, ...]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from typing import Any
 
+from provision.containers.answers import as_object
 from provision.containers.run import LABEL
 from provision.errors import CommandFailed, ServingFailed, StepFailed
 from provision.host import Host, HostView
@@ -66,8 +65,8 @@ def look(view: HostView, program: str, name: str) -> Seen | Silent | None:
 
 def parse_container(text: str) -> Seen:
     """Parse, e.g., `{"Name": "/a", "RestartCount": 0, "State": {"Status": "exited", "ExitCode": 137, "Pid": 0}, …}`."""
-    given = _object(text)
-    state, config = _object(given.get("State")), _object(given.get("Config"))
+    given = as_object(text)
+    state, config = as_object(given.get("State")), as_object(given.get("Config"))
     return Seen(
         name=str(given.get("Name", "")).lstrip("/"),
         state=str(state.get("Status", "")),
@@ -75,7 +74,7 @@ def parse_container(text: str) -> Seen:
         exit_status=int(state.get("ExitCode") or 0),
         out_of_memory=bool(state.get("OOMKilled")),
         restarts=int(given.get("RestartCount") or 0),
-        label=_object(config.get("Labels")).get(LABEL),
+        label=as_object(config.get("Labels")).get(LABEL),
         started=str(state.get("StartedAt") or ""),
     )
 
@@ -171,15 +170,3 @@ _MEANINGS = (
         "`sgprov doctor`",
     ),
 )
-
-
-def _object(given: object) -> dict[str, Any]:
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except (ValueError, RecursionError):
-            return {}
-    # Podman says it as a list of one.
-    if isinstance(given, list) and len(given) == 1:
-        given = given[0]
-    return given if isinstance(given, dict) else {}

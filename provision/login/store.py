@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
+from provision.containers.answers import as_object
 from provision.errors import StepFailed
 from provision.host import Host, HostView
 from provision.login.keys import Key
@@ -45,10 +44,10 @@ def token_path(view: HostView) -> str:
 def find(view: HostView, registry: str) -> Kept | None:
     """The login for a registry, None where there is none. What it holds is not looked at."""
     path, name = config_path(view), _HUB if registry == "docker.io" else registry
-    given = _object(view.read(path))
-    helper = _object(given.get("credHelpers")).get(registry) or given.get("credsStore")
-    entry = _object(given.get("auths")).get(name)
-    if _object(given.get("credHelpers")).get(registry):
+    given = as_object(view.read(path))
+    helper = as_object(given.get("credHelpers")).get(registry) or given.get("credsStore")
+    entry = as_object(given.get("auths")).get(name)
+    if as_object(given.get("credHelpers")).get(registry):
         return Kept(path=path, helper=str(helper))
     if not isinstance(entry, dict):
         return None
@@ -100,12 +99,3 @@ def _program(host: HostView) -> str:
         if host.query([program, "--version"]).installed:
             return program
     raise StepFailed("neither Docker nor Podman is here to log in with", hint="`sudo apt-get install -y docker.io`")
-
-
-def _object(given: object) -> dict[str, Any]:
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except (ValueError, RecursionError):
-            return {}
-    return given if isinstance(given, dict) else {}

@@ -11,7 +11,7 @@ from typing import Literal
 from provision.catalog.engines import engine
 from provision.host.view import HostView
 from provision.secrets import mask
-from provision.serving import contained, keys, log, processes, record
+from provision.serving import contained, keys, log, processes
 from provision.serving.client import Client, NoAnswer
 from provision.serving.phases import LaunchLog
 from provision.serving.record import Server, members
@@ -52,12 +52,6 @@ def status(host: HostView, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_
         return _made(server, "starting", f"is {watch.phase}", living)
     key = keys.of(host, server.directory) if server.key_file else None
     return _asked(server, living, Client(server.url, api_key=key, timeout_s=timeout_s))
-
-
-def all_servers(host: HostView, servers: str) -> tuple[Status, ...]:
-    """Every server that was ever started there, by name."""
-    found = (record.load(host, record.directory_of(servers, name)) for name in record.names(host, servers))
-    return tuple(status(host, server) for server in found if server)
 
 
 def _without_process(host: HostView, server: Server, living: tuple[int, ...]) -> Status:

@@ -56,8 +56,8 @@ def host() -> LocalHost:
 @pytest.fixture
 def prefix(tmp_path: Path, host: LocalHost) -> Iterator[str]:
     yield str(tmp_path)
-    for found in status.all_servers(host, f"{tmp_path}/servers"):
-        server.stop(host, f"{tmp_path}/servers", name=found.name, grace_s=1)
+    for name in record.names(host, f"{tmp_path}/servers"):
+        server.stop(host, f"{tmp_path}/servers", name=name, grace_s=1)
 
 
 @pytest.fixture(autouse=True)

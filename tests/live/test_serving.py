@@ -59,8 +59,8 @@ def model(tmp_path_factory: pytest.TempPathFactory, host: LocalHost) -> str:
 def servers(tmp_path: Path, host: LocalHost) -> Iterator[str]:
     directory = str(tmp_path / "servers")
     yield directory
-    for found in status.all_servers(host, directory):
-        server.stop(host, directory, name=found.name, grace_s=1.0)
+    for name in record.names(host, directory):
+        server.stop(host, directory, name=name, grace_s=1.0)
 
 
 def launch(python: str, model: str, port: int, *extra: str) -> Launch:
