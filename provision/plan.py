@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ def _stack_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
     hub = next((step for step in models if isinstance(step, HubModel)), None)
     paths = (places.prefix, places.models, places.huggingface, *([bytecode_of(places)] if decision.hosting else []))
     return (
-        Directories(directories=tuple(Directory(path=path) for path in paths)),
+        _directories(places, paths),
         Interpreter(python=lock.python, prefix=places.prefix, path=decision.interpreter),
         *_inside_steps(decision, lock, launch),
         Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter, wheels=given.wheels),
@@ -183,7 +183,7 @@ def _image_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
         image=hosting.reference,
         user=_user_of(launch) if image.cache else None,
     )
-    kept = () if image.cache else (Directory(path=places.huggingface),)
+    paths = (places.prefix, places.models, *(() if image.cache else (places.huggingface,)))
     receipt = Receipt(
         target=decision.target.name,
         image=hosting.reference,
@@ -191,7 +191,7 @@ def _image_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
         port=decision.serve.port,
     )
     return (
-        Directories(directories=(Directory(path=places.prefix), Directory(path=places.models), *kept)),
+        _directories(places, paths),
         *((login,) if image.login else ()),
         *_pull_steps(decision),
         *((cache,) if image.cache else ()),
@@ -217,6 +217,12 @@ def _inside_steps(decision: Decision, lock: Lock, launch: Launch) -> tuple[Step,
         glibc=stack.minimum_glibc,
     )
     return (*_pull_steps(decision), inside)
+
+
+def _directories(places: Places, paths: Iterable[str]) -> Directories:
+    """Those, and that of the servers: their records, logs and keys are for nobody else."""
+    servers = Directory(path=f"{places.prefix}/servers", mode=0o700)
+    return Directories(directories=(*(Directory(path=path) for path in paths), servers))
 
 
 def _user_of(launch: Launch) -> str | None:

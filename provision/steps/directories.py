@@ -13,9 +13,10 @@ from provision.steps.base import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class Directory:
-    """A directory to be there."""
+    """A directory to be there. `mode` is what it is made with, whatever the user's umask."""
 
     path: str
+    mode: int = 0o755
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,8 @@ class Directories:
             # Looked at before it is made in: what the system says of a file in the way helps nobody.
             if problem := place and _problem(host, place):
                 raise StepFailed(problem, hint=_remedy(host, place, directory))
-            made += place != directory
-            host.make_directory(directory.path)
+            made += place is None or place.path != directory.path
+            host.make_directory(directory.path, mode=directory.mode)
         return f"{made} made, {len(self.directories) - made} were there"
 
 
@@ -72,5 +73,5 @@ def _remedy(view: HostView, place: Directory, directory: Directory) -> str:
     if info is not None and not info.is_directory:
         return "name another place with `--prefix` (models: `--model-directory`, cache: `--cache-directory`)"
     owner = view.variable("USER") or '"$USER"'
-    command = f"chown {owner}" if place == directory else f"install -d -o {owner}"
+    command = f"chown {owner}" if place.path == directory.path else f"install -d -o {owner}"
     return f"`sudo {command} {directory.path}`, or name another place with `--prefix`"

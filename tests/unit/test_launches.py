@@ -21,6 +21,7 @@ from provision.serving import keys, record
 from provision.serving.launch import Launch
 from provision.serving.listening import check_free
 from provision.serving.record import Server
+from provision.steps.directories import Directories
 from provision.steps.image import PullImage
 from provision.steps.server import StartServer
 
@@ -216,3 +217,10 @@ def _record(launch: Launch, *, directory: str = "/p/servers/gb10") -> Server:
         state="ready",
         container=launch.container,
     )
+
+
+@pytest.mark.parametrize("target", ["gb10-nim", "gb10"])
+def test_what_servers_keep_is_for_nobody_else(target: str) -> None:
+    step = next(step for step in planned(target).steps if isinstance(step, Directories))
+    modes = {one.path.rsplit("/", 1)[-1]: one.mode for one in step.directories}
+    assert (modes["sgprov"], modes["servers"]) == (0o755, 0o700)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,16 @@ def test_made_and_those_that_are_there_left_as_they_are(tmp_path: Path) -> None:
     wanted = (Directory(path=str(tmp_path / "a/b")), Directory(path=str(tmp_path / "cache")))
     assert carry_out(LocalHost({}), *wanted) == "1 made, 1 were there"
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a/b", "cache")] == [0o755, 0o775]
+
+
+def test_each_is_made_with_its_mode_whatever_the_umask(tmp_path: Path) -> None:
+    servers, prefix = Directory(path=str(tmp_path / "servers"), mode=0o700), Directory(path=str(tmp_path / "p"))
+    before = os.umask(0o002)
+    try:
+        assert carry_out(LocalHost({}), prefix, servers) == "2 made, 0 were there"
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("servers", "p")] == [0o700, 0o755]
 
 
 @pytest.mark.parametrize("name", ["a", "a/b/c"])
