@@ -41,7 +41,7 @@ EXAMPLE_MODEL = "Qwen/Qwen3-0.6B"
 class Foresight:
     """What would become of a step today; `would_change` is None where the machine is not here to be looked at.
 
-    `problem` is why it would fail, where that can be told already.
+    `problem` is why it would fail, where that can be told already, `remedy` what to do about it.
     """
 
     id: str
@@ -49,6 +49,7 @@ class Foresight:
     would_change: bool | None
     looks_only: bool = False
     problem: str | None = None
+    remedy: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,17 +65,7 @@ class Plan:
 
     def foresee(self, view: HostView | None) -> tuple[Foresight, ...]:
         """Each step with whether it would change something; a step after a change is judged on today's host."""
-        return tuple(
-            Foresight(
-                id=step.id,
-                preview=step.preview(),
-                would_change=None if view is None else not step.looks_only and not step.satisfied(view),
-                looks_only=step.looks_only,
-                problem=None if view is None else _problem(step, view),
-            )
-            for step in self.steps
-            if step.id not in self.left_out
-        )
+        return tuple(_foreseen(step, view) for step in self.steps if step.id not in self.left_out)
 
     def to_fetch(self, view: HostView) -> str | None:
         """What will be fetched and how long that takes, to be said before it starts; None where it is here already."""
@@ -86,12 +77,26 @@ class Plan:
         return "; ".join(one for one in told if one) or None
 
 
-def _problem(step: Step, view: HostView) -> str | None:
+def _foreseen(step: Step, view: HostView | None) -> Foresight:
+    if view is None:
+        return Foresight(id=step.id, preview=step.preview(), would_change=None, looks_only=step.looks_only)
+    problem = _problem(step, view)
+    return Foresight(
+        id=step.id,
+        preview=step.preview(),
+        would_change=not step.looks_only and not step.satisfied(view),
+        looks_only=step.looks_only,
+        problem=str(problem) if problem else None,
+        remedy=problem.hint if problem else None,
+    )
+
+
+def _problem(step: Step, view: HostView) -> ProvisionError | None:
     if isinstance(step, Precondition):
         try:
             step.check(view)
         except ProvisionError as error:
-            return str(error)
+            return error
     return None
 
 

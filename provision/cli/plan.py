@@ -99,6 +99,8 @@ def _show(made: Plan, foresight: tuple[Foresight, ...], screen: Console) -> None
     for step in foresight:
         if step.problem:
             render.show_step(step.id, Status.FAILED, step.problem, 0, screen, told="would fail")
+            if step.remedy:
+                render.line(screen, (f"    → {step.remedy}", "cyan"), indent=6)
         elif step.looks_only:
             render.show_step(step.id, Status.SKIPPED, step.preview, 0, screen, told="looks only")
         else:

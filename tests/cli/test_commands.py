@@ -150,6 +150,9 @@ def test_the_plan_of_a_runpod_a40(capsys: pytest.CaptureFixture[str]) -> None:
     problems = {step["id"]: step["problem"] for step in found["steps"] if step["problem"]}
     assert "port 8888 is taken by pid" in problems["port"]
     assert "/workspace/models/llama-8b-hf" in problems["model"]
+    remedies = {step["id"]: step["remedy"] for step in found["steps"] if step["remedy"]}
+    assert remedies.keys() == problems.keys()
+    assert "`--free-port` stops it, `--port auto` takes the next free one (8889)" in remedies["port"]
 
 
 def test_the_plan_of_a_gb10_is_a_container_and_its_wheels_are_an_alternative(
