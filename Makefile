@@ -17,7 +17,7 @@ test: $(VENV)/.dev
 
 # The same with the real engine and real installs: some 15 GB of downloads the first time.
 test-all: $(VENV)/.dev
-	$(BIN)/pytest --run-network --run-engine --run-ansible --run-container
+	$(BIN)/pytest --run-network --run-engine --run-ansible --run-container --run-long
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import settings
 
-# Marks of tests that need a part that not every machine has, each behind an option of its name.
-PARTS = ("network", "engine", "container", "ansible")
+# Marks of tests that need a part that not every machine has, or minutes, each behind an option of its name.
+PARTS = ("network", "engine", "container", "ansible", "long")
 
 # A slow machine is no failure, and what failed once is to fail again.
 settings.register_profile("sgprov", deadline=None, derandomize=os.environ.get("CI") == "true")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.network, pytest.mark.engine]
+pytestmark = [pytest.mark.network, pytest.mark.engine, pytest.mark.long]
 NEEDED_BYTES = 22_000_000_000
 
 # What a user without a network does, and a chat with what came of it. All of it in one namespace: the server, too.

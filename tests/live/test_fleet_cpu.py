@@ -18,7 +18,7 @@ import requests
 from live import hosts
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.container, pytest.mark.engine]
+pytestmark = [pytest.mark.container, pytest.mark.engine, pytest.mark.long]
 
 
 def sgprov(home: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
