@@ -31,6 +31,8 @@ _USER = "fleet"
 _PORTS = range(21900, 29900)
 _ATTEMPTS = 50
 _CHUNK = 1 << 18
+# How long the end of a run may wait for the server to see that it is over.
+_POLL_S = 0.05
 
 
 class WheelServer:
@@ -45,7 +47,7 @@ class WheelServer:
         self._server = self._bind()
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": _POLL_S}, daemon=True).start()
         return self
 
     def __exit__(
