@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fakes import untar
 from live import small
 from live.small import Small
 from unit.steps.test_managed_python import mirror
@@ -49,8 +50,7 @@ def alone(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_script_installs_it_where_there_is_no_route(bundle: Path, tmp_path: Path) -> None:
-    with tarfile.open(bundle) as tar:
-        tar.extractall(tmp_path, filter="data")
+    untar(bundle, tmp_path)
     ran = alone(tmp_path, "sh", "sgprov-bundle/install.sh", "--no-smoke", "--json")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = json.loads(ran.stdout)
@@ -63,8 +63,7 @@ def test_the_script_installs_it_where_there_is_no_route(bundle: Path, tmp_path: 
 
 
 def test_the_script_refuses_what_was_changed(bundle: Path, tmp_path: Path) -> None:
-    with tarfile.open(bundle) as tar:
-        tar.extractall(tmp_path, filter="data")
+    untar(bundle, tmp_path)
     wheel = next((tmp_path / "sgprov-bundle" / "tool").glob("click-*.whl"))
     wheel.write_bytes(wheel.read_bytes() + b"x")
     ran = alone(tmp_path, "sh", "sgprov-bundle/install.sh", "--no-smoke")
@@ -93,11 +92,10 @@ def test_the_interpreter_comes_along_where_it_is_asked_for(maker: Small, tmp_pat
     arguments = ("bundle", "create", "--target", "cpu", "--python", python, "--interpreter", "-o", str(path))
     status, found, told = maker.sgprov(*arguments, UV_PYTHON_DOWNLOADS_JSON_URL=str(listed))
     assert status == 0 and found["interpreter"] == platform.python_version(), told
-    with tarfile.open(path) as tar:
-        tar.extractall(tmp_path, filter="data")
-        inside = tmp_path / "sgprov-bundle" / "python"
-        with tarfile.open(next(inside.iterdir())) as packed:
-            assert f"python/bin/python{python}" in packed.getnames()
+    untar(path, tmp_path)
+    inside = tmp_path / "sgprov-bundle" / "python"
+    with tarfile.open(next(inside.iterdir())) as packed:
+        assert f"python/bin/python{python}" in packed.getnames()
     # A machine without any Python: the script's own search finds none, and takes the bundle's.
     bare = tmp_path / "bare"
     bare.mkdir()

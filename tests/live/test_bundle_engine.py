@@ -10,11 +10,11 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import untar
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.network, pytest.mark.engine, pytest.mark.long]
@@ -67,8 +67,7 @@ def _from_bundle_to_chat(bundle: Path, machine: Path) -> tuple[dict[str, Any], d
         check=False,
     )
     assert made.returncode == 0, made.stdout + made.stderr
-    with tarfile.open(bundle) as tar:
-        tar.extractall(machine, filter="data")
+    untar(bundle, machine)
     bundle.unlink()
     environment = {"PATH": f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(machine)}
     ran = subprocess.run(
