@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
@@ -92,6 +93,16 @@ def test_killed_and_started_again_until_it_is_stopped(host: LocalHost, servers: 
     assert status(host, server.known(host, servers, name="a")).health == "stopped"
 
 
+def at_work(directory: str) -> bool:
+    """Whether a supervisor holds its lock there."""
+    with Path(directory, "supervisor.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
 @pytest.fixture
 def supervised(host: LocalHost, servers: str) -> Iterator[Server]:
     """A server `a` that is ready, with a supervisor in a thread, which ends with it."""
@@ -101,6 +112,10 @@ def supervised(host: LocalHost, servers: str) -> Iterator[Server]:
         target=supervisor.supervise, args=(host, servers), kwargs={"name": "a", "patience": QUICK}
     )
     thread.start()
+    deadline = time.monotonic() + 10
+    while not at_work(known.directory):
+        assert time.monotonic() < deadline, "the supervisor does not begin"
+        time.sleep(0.02)
     yield known
     server.stop(host, servers, name="a", grace_s=0.5)
     thread.join(20)
@@ -136,7 +151,15 @@ def test_a_second_supervisor_leaves_it_to_the_first(
     host: LocalHost, servers: str, supervised: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "_ENDING_S", 0.2)
-    supervisor.supervise(host, servers, name=supervised.name, patience=QUICK)
+    second = threading.Thread(
+        target=supervisor.supervise,
+        args=(host, servers),
+        kwargs={"name": supervised.name, "patience": QUICK},
+        daemon=True,
+    )
+    second.start()
+    second.join(10)
+    assert not second.is_alive(), "it ends, and the first goes on"
     assert status(host, server.known(host, servers, name="a")).health == "running"
 
 
