@@ -204,15 +204,26 @@ def known(host: Host, servers: str, *, name: str = "default") -> Server:
 
 
 def _start_like(host: Host, server: Server) -> Server:
-    proved = server.proved or server.state == "ready"
-    started = _start(
-        host, server.directory, server.launch, name=server.name, stack=server.stack, supervised=server.supervised
+    return _start(
+        host,
+        server.directory,
+        server.launch,
+        name=server.name,
+        stack=server.stack,
+        supervised=server.supervised,
+        proved=server.proved or server.state == "ready",
     )
-    return record.save(host, msgspec.structs.replace(started, proved=proved))
 
 
 def _start(
-    host: Host, directory: str, launch: Launch, *, name: str, stack: str | None, supervised: bool = False
+    host: Host,
+    directory: str,
+    launch: Launch,
+    *,
+    name: str,
+    stack: str | None,
+    supervised: bool = False,
+    proved: bool = False,
 ) -> Server:
     path = f"{directory}/server.log"
     log.rotate(path)
@@ -238,6 +249,7 @@ def _start(
         boot=processes.boot_id(host),
         container=launch.container,
         supervised=supervised,
+        proved=proved,
     )
     # Written before the process exists too: killed between the two, its id still finds the process.
     record.save(host, server)
