@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,33 +12,14 @@ from typing import Any
 
 import pytest
 import yaml
+from live.parts import debian, docker
 
 IMAGE = "sgprov-test-host:bookworm"
-_INCLUDE = "openssh-server,python3"
-
-
-def docker(*arguments: str, check: bool = True) -> str:
-    ran = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    if check and ran.returncode:
-        raise AssertionError(f"docker {' '.join(arguments)}: {ran.stderr}")
-    return ran.stdout.strip()
 
 
 def image() -> str:
     """The image of a bare host; made once on a machine. SGPROV_TEST_ROOT names a root that is there already."""
-    if docker("images", "-q", IMAGE):
-        return IMAGE
-    with tempfile.TemporaryDirectory() as made:
-        root = os.environ.get("SGPROV_TEST_ROOT")
-        if not root:
-            if not shutil.which("debootstrap"):
-                pytest.skip("NOT RUN: debootstrap is not installed")
-            root = f"{made}/root"
-            command = ["debootstrap", "--variant=minbase", f"--include={_INCLUDE}", "bookworm", root]
-            subprocess.run(command, check=True, capture_output=True)
-        with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as packed:
-            subprocess.run(["docker", "import", "-", IMAGE], stdin=packed.stdout, check=True, capture_output=True)
-    return IMAGE
+    return debian(IMAGE, "openssh-server", "python3", root=os.environ.get("SGPROV_TEST_ROOT"))
 
 
 @dataclass

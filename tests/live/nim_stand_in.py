@@ -6,11 +6,8 @@ port 8000; `/v1/health/live` at once and `/v1/health/ready` when it is ready; `/
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
 from live import parts
 
 IMAGE = "sgprov-test/nim-stand-in:2"
@@ -98,7 +95,7 @@ def build(folder: Path) -> str:
     """The image, built on a bare Debian with the Python of that Debian."""
     if parts.docker("images", "--quiet", IMAGE):
         return IMAGE
-    base = with_python(folder)
+    base = with_python()
     context = folder / "nim"
     context.mkdir()
     (context / "server.py").write_text(_SERVER)
@@ -110,20 +107,6 @@ def build(folder: Path) -> str:
     return IMAGE
 
 
-def with_python(folder: Path) -> str:
+def with_python() -> str:
     """A bare Debian 12 with its own Python, which minbase has not got."""
-    if not parts.docker("images", "--quiet", WITH_PYTHON):
-        if shutil.which("debootstrap") is None:
-            pytest.skip("NOT RUN: debootstrap is not installed")
-        root = folder / "python"
-        subprocess.run(
-            ["debootstrap", "--variant=minbase", "--include=python3-minimal,libpython3-stdlib", "bookworm", str(root)],
-            check=True,
-            capture_output=True,
-        )
-        packed = folder / "python.tar"
-        subprocess.run(["tar", "-C", str(root), "-cf", str(packed), "."], check=True)
-        shutil.rmtree(root)
-        parts.docker("import", str(packed), WITH_PYTHON)
-        packed.unlink()
-    return WITH_PYTHON
+    return parts.debian(WITH_PYTHON, "python3-minimal", "libpython3-stdlib")

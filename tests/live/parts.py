@@ -6,6 +6,7 @@ import http.client
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +26,25 @@ def docker(*arguments: str, check: bool = True) -> str:
     ran = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=300)
     assert ran.returncode == 0 or not check, ran.stdout + ran.stderr
     return ran.stdout.strip()
+
+
+def debian(tag: str, *packages: str, root: str | None = None) -> str:
+    """The image `tag`: a bare Debian 12 with those packages, made by debootstrap where it is not here yet.
+
+    `root` is one that is there already. No image can be fetched without a network.
+    """
+    if docker("images", "--quiet", tag):
+        return tag
+    with tempfile.TemporaryDirectory() as made:
+        if not root:
+            if shutil.which("debootstrap") is None:
+                pytest.skip("NOT RUN: debootstrap is not installed")
+            root = f"{made}/root"
+            command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", "bookworm", root]
+            subprocess.run(command, check=True, capture_output=True)
+        with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as packed:
+            subprocess.run(["docker", "import", "-", tag], stdin=packed.stdout, check=True, capture_output=True)
+    return tag
 
 
 def free_port() -> int:

@@ -19,9 +19,9 @@ NAME = "boxed"
 
 
 @pytest.fixture(scope="module")
-def arguments(cpu_prefix: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+def arguments(cpu_prefix: str) -> tuple[str, ...]:
     # With the libraries that a Python of this machine may load; one that brings its own would do with less.
-    image = nim_stand_in.with_python(tmp_path_factory.mktemp("base"))
+    image = nim_stand_in.with_python()
     where = ("--prefix", cpu_prefix, "--port", "21943", "--name", NAME)
     return ("bootstrap", "--target", "cpu", "--image", image, *where, "--json")
 

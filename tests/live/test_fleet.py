@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from live import hosts, small
+from live import hosts, parts, small
 from live.hosts import Hosts
 from live.small import Small
 
@@ -63,8 +63,8 @@ def test_one_of_each_kind_of_trouble_in_one_run(controller: Small, fleet: Hosts,
     fleet.add("down")
     fleet.add("hangs")
     fleet.ready()
-    hosts.docker("stop", "-t", "0", f"{fleet.network}-down")
-    hosts.docker("pause", f"{fleet.network}-hangs")
+    parts.docker("stop", "-t", "0", f"{fleet.network}-down")
+    parts.docker("pause", f"{fleet.network}-hangs")
     page = tmp_path / "fleet.html"
     arguments = (*BOOTSTRAP, "-i", fleet.inventory(), "--max-fail", "100", "--batch", "100%", "--html", str(page))
     status, found, told = controller.sgprov(*arguments)
@@ -89,8 +89,8 @@ def test_one_of_each_kind_of_trouble_in_one_run(controller: Small, fleet: Hosts,
     text = page.read_text()
     assert all(name in text for name in fleet.addresses) and "<script" not in text
     # Mended: only what failed is taken up.
-    hosts.docker("unpause", f"{fleet.network}-hangs")
-    hosts.docker("start", f"{fleet.network}-down")
+    parts.docker("unpause", f"{fleet.network}-hangs")
+    parts.docker("start", f"{fleet.network}-down")
     fleet.ready()
     again = (*BOOTSTRAP, "-i", fleet.inventory(), "--max-fail", "100", "--failed", "--limit", "down,hangs,well")
     status, found, told = controller.sgprov(*again)

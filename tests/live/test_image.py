@@ -45,8 +45,8 @@ serving.serve_forever()
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return nim_stand_in.with_python(tmp_path_factory.mktemp("base"))
+def base() -> str:
+    return nim_stand_in.with_python()
 
 
 @pytest.fixture(scope="module")
