@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: bootstrap test test-all check format docs bench clean
+.PHONY: bootstrap test test-all attack faults check format docs bench clean
 
 bootstrap: $(BIN)/sgprov
 	$(BIN)/sgprov bootstrap --target cpu
@@ -17,7 +17,15 @@ test: $(VENV)/.dev
 
 # The same with the real engine and real installs: some 15 GB of downloads the first time.
 test-all: $(VENV)/.dev
-	$(BIN)/pytest --run-network --run-engine --run-ansible --run-container --run-long
+	$(BIN)/pytest --run-network --run-engine --run-ansible --run-container --run-attack --run-fault --run-long
+
+# The attempts of docs/security.md, on the loopback and with users made for them; needs root. Writes its table.
+attack: $(VENV)/.dev
+	$(BIN)/pytest tests/attack --run-attack --tried docs/security.md
+
+# The faults of docs/reliability.md: small stacks, the loopback, and file systems of its own. Writes its table.
+faults: $(VENV)/.dev
+	$(BIN)/pytest tests/faults --run-fault --tried docs/reliability.md
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -6,13 +6,15 @@ import os
 import socket
 import subprocess
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings
+from tried import Tried
 
 # Marks of tests that need a part that not every machine has, or minutes, each behind an option of its name.
-PARTS = ("network", "engine", "container", "ansible", "long")
+PARTS = ("network", "engine", "container", "ansible", "long", "attack", "fault")
 
 # A slow machine is no failure, and what failed once is to fail again.
 settings.register_profile("sgprov", deadline=None, derandomize=os.environ.get("CI") == "true")
@@ -22,6 +24,12 @@ settings.load_profile("sgprov")
 def pytest_addoption(parser: pytest.Parser) -> None:
     for part in PARTS:
         parser.addoption(f"--run-{part}", action="store_true", help=f"run the tests marked `{part}`")
+    parser.addoption("--tried", metavar="FILE", help="write what was tried, and what held, into this page")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if page := config.getoption("--tried"):
+        config.pluginmanager.register(Tried(Path(page)))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
