@@ -257,7 +257,7 @@ def _launch_steps(
     return (
         Port(ports=needed(launch.ports), free=given.free_port, server=f"{servers}/{name}"),
         StartServer(servers=servers, name=name, launch=launch, stack=stack, hub=hub, key=given.api_key),
-        Smoke(servers=servers, name=name, launch=launch, api_key=given.api_key),
+        Smoke(servers=servers, name=name, launch=launch),
     )
 
 

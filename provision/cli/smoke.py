@@ -11,9 +11,9 @@ from provision.cli.output import Shown
 from provision.cli.serve import find_one
 from provision.errors import ServingFailed
 from provision.report import Report, Severity
-from provision.serving import keys
 from provision.serving import smoke as smoking
 from provision.serving.client import shown
+from provision.serving.listening import key_of
 
 
 @click.command()
@@ -52,7 +52,7 @@ def smoke(
         asked = known.url
         findings = smoking.run(
             asked,
-            api_key=keys.of(host, known.directory) if known.key_file else key,
+            api_key=key_of(host, known, otherwise=key),
             timeout_s=timeout_s,
             expect_model=model,
             log=known.log,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from provision.containers.answers import as_object
@@ -19,7 +20,8 @@ _STOP_S = 60.0
 class Seen:
     """A container as its engine knows it. `pid` is that of its first process on this machine, 0 when it is not running.
 
-    `label` is whose server it is, None where it is not ours; `started` when its latest life began.
+    `label` is whose server it is, None where it is not ours; `started` when its latest life began; `published` are the
+    ports of this machine that lead to it.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Seen:
     restarts: int
     label: str | None
     started: str = ""
+    published: frozenset[int] = frozenset()
 
     @property
     def runs(self) -> bool:
@@ -76,7 +79,17 @@ def parse_container(text: str) -> Seen:
         restarts=int(given.get("RestartCount") or 0),
         label=as_object(config.get("Labels")).get(LABEL),
         started=str(state.get("StartedAt") or ""),
+        published=frozenset(_published(as_object(given.get("NetworkSettings")).get("Ports"))),
     )
+
+
+def _published(ports: object) -> Iterator[int]:
+    """Such as 8000 of `{"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8000"}], "9000/tcp": null}`."""
+    for places in as_object(ports).values():
+        for place in places if isinstance(places, list) else ():
+            number = str(as_object(place).get("HostPort", ""))
+            if number.isdecimal():
+                yield int(number)
 
 
 def on_port(view: HostView, port: int) -> tuple[tuple[str, str, str], ...]:

@@ -14,7 +14,7 @@ from provision.containers import engine
 from provision.containers.engine import Seen
 from provision.errors import ServingFailed, StepFailed, UsageError
 from provision.host import Host
-from provision.serving import keys, record, supervisor
+from provision.serving import listening, record, supervisor
 from provision.serving.client import Client, NoAnswer
 from provision.serving.record import Server
 from provision.serving.status import status
@@ -95,8 +95,7 @@ def run(
 
 
 def _one(host: Host, server: Server, *, cold: bool, ready_s: float, tell: Callable[[str], None]) -> Healing:
-    key = keys.of(host, server.directory) if server.key_file else None
-    client = Client(server.url, api_key=key)
+    client = listening.client(host, server)
     flight = _Flight(client=client, model=_model(client, server))
     thread = threading.Thread(target=flight.fly, daemon=True)
     thread.start()

@@ -55,12 +55,16 @@ class Answer:
         return f"{self.status}" + (f": {mask(words)[:_SHOWN]}" if words else "")
 
 
-def _login(key: str | None) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+# A key, or what gives it out for one request: that raises `NoAnswer` where whoever would get it is not to have it.
+Key = str | Callable[[], str] | None
+
+
+def _login(key: Key) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
     """Sends the key. Given even without one: else `requests` takes a login from ~/.netrc, and it would win."""
 
     def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
         if key:
-            request.headers["Authorization"] = f"Bearer {key}"
+            request.headers["Authorization"] = f"Bearer {key() if callable(key) else key}"
         return request
 
     return authorize
@@ -69,7 +73,7 @@ def _login(key: str | None) -> Callable[[requests.PreparedRequest], requests.Pre
 class Client:
     """One server. `url` is as `base_url` makes it; no proxy is used for this machine's own addresses."""
 
-    def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = 60.0) -> None:
+    def __init__(self, url: str, *, api_key: Key = None, timeout_s: float = 60.0) -> None:
         import requests  # noqa: PLC0415  # 70 ms that a run with nothing to ask does not pay
 
         self.url = url

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 from urllib.parse import urlsplit
 
+from provision.containers import engine
 from provision.errors import ProbeError, ServingFailed
 from provision.host.view import HostView, Listener
-from provision.serving.launch import Launch
+from provision.serving import keys
+from provision.serving.client import Client, Key, NoAnswer
+from provision.serving.launch import Inside, Launch
 from provision.serving.record import Server, members
+
+# The version of IP whose wildcard address may take connections of both.
+_BOTH = 6
+# The state of a listening socket in /proc/net/tcp.
+_LISTEN = "0A"
 
 
 def check_free(view: HostView, launch: Launch, *, instead_of: Server | None = None) -> None:
@@ -29,22 +39,106 @@ def check_free(view: HostView, launch: Launch, *, instead_of: Server | None = No
 
 
 def check_owner(view: HostView, server: Server) -> None:
-    """Raise `ServingFailed` where somebody else is seen to listen on the port of a server that seems to be ready.
+    """Raise `ServingFailed` where somebody else listens on the port of a server that seems to be ready.
 
-    An owner who cannot be seen may be the server.
+    An owner who cannot be seen may be the server, unless it has a key, which is for nobody else.
     """
+    if problem := _stranger(view, server):
+        raise ServingFailed(problem, hint="choose another port with `--port`, or `--port auto`")
+
+
+def client(view: HostView, server: Server, *, timeout_s: float = 60.0) -> Client:
+    """A client of a server of ours, with its key."""
+    return Client(server.url, api_key=key_of(view, server), timeout_s=timeout_s)
+
+
+def key_of(view: HostView, server: Server, otherwise: str | None = None) -> Key:
+    """The key of a server (`otherwise` where it has none), given out as long as that very server listens on its port.
+
+    Whoever else has the port is asked without it. It is looked at again before every request: a server may have died.
+    """
+    key = keys.of(view, server.directory) if server.key_file else otherwise
+    if key is None:
+        return None
+
+    def given() -> str:
+        if problem := _stranger(view, server, keyed=True) or _nobody(view, server):
+            raise NoAnswer(f"{problem}; the key was not sent")
+        return key
+
+    return given
+
+
+def _stranger(view: HostView, server: Server, *, keyed: bool = False) -> str | None:
+    """Who else answers where the server should, or that it cannot be told; None where nobody does."""
+    keyed = keyed or server.key_file is not None
     if server.container:
-        return  # its engine listens, and lets no two containers have one port
+        return _contained_stranger(view, server.container) if keyed else None
     port = urlsplit(server.url).port
-    found = [one for one in _listeners(view) if one.port == port]
-    if not found or any(one.pid is None for one in found):
-        return
+    try:
+        found = _answering(view, server.url)
+    except ProbeError as error:
+        return str(error) if keyed else None
     ours = _pids(view, server)
-    if not any(one.pid in ours for one in found):
-        raise ServingFailed(
-            f"the server `{server.name}` does not listen on port {port}: {_named(found[0])} answers there",
-            hint="choose another port with `--port`, or `--port auto`",
-        )
+    others = [one for one in found if one.pid not in ours and (keyed or one.pid is not None)]
+    # Without a key, one of ours among those that listen is enough.
+    if not others or (not keyed and any(one.pid is None or one.pid in ours for one in found)):
+        return None
+    return f"the server `{server.name}` does not listen on port {port}: {_named(others[0])} answers there"
+
+
+def _contained_stranger(view: HostView, container: Inside) -> str | None:
+    """As `_stranger`. The engine listens for a container: as root, or as the caller where it is rootless."""
+    seen = engine.look(view, container.program, container.name)
+    if isinstance(seen, engine.Silent):
+        return f"`{container.program}` does not say whether `{container.name}` runs: {seen.reason}"
+    published = seen is not None and seen.label == container.name and seen.runs and container.port in seen.published
+    if not published:
+        return f"the container `{container.name}` does not serve on port {container.port}"
+    uids = _listening_uids(view, container.port)
+    if uids - {0, os.geteuid()}:
+        return f"the container `{container.name}` does not listen on port {container.port}: another user's process does"
+    return None
+
+
+def _nobody(view: HostView, server: Server) -> str | None:
+    if server.container or _answering(view, server.url):
+        return None
+    return f"`{server.url}` refused the connection: nothing listens there"
+
+
+def _answering(view: HostView, url: str) -> list[Listener]:
+    """Those who listen where a connection to `url` ends. Raises `ProbeError`."""
+    parts = urlsplit(url)
+    found = [one for one in view.listeners() if one.port == parts.port]
+    try:
+        asked = ipaddress.ip_address(parts.hostname or "")
+    except ValueError:
+        return found  # a name may be any of them
+    return [
+        one
+        for one in found
+        if (address := _unmapped(one.address)) == asked
+        or (address.is_unspecified and address.version in {asked.version, _BOTH})
+    ]
+
+
+def _unmapped(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Without a zone, and of `::ffff:127.0.0.1` the address of version 4."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def _listening_uids(view: HostView, port: int) -> set[int]:
+    """Whose sockets listen on a port. Everybody may see that, but not which process it is (proc(5), /proc/net/tcp)."""
+    uids = set[int]()
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in (view.read(path) or "").splitlines()[1:]:
+            # Such as `0: 0100007F:7530 00000000:0000 0A 00000000:00000000 00:00000000 00000000 1000 …`.
+            words = line.split()
+            if len(words) > 7 and words[3] == _LISTEN and int(words[1].rpartition(":")[2], 16) == port:  # noqa: PLR2004
+                uids.add(int(words[7]))
+    return uids
 
 
 def _listeners(view: HostView) -> tuple[Listener, ...]:

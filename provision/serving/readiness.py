@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from provision.catalog.engines import Probe
 from provision.errors import ServingFailed
 from provision.host.view import HostView
-from provision.serving import contained, keys, log, processes
+from provision.serving import contained, log, processes
 from provision.serving.client import Client, NoAnswer
-from provision.serving.listening import check_owner
+from provision.serving.listening import check_owner, client
 from provision.serving.phases import LaunchLog, Phase
 from provision.serving.record import Server
 
@@ -88,6 +88,8 @@ class Wait:
 
     def _is_ready(self) -> bool:
         if self.watch.ready:
+            # Before it is asked: a server with a key is asked nothing while somebody else has its port.
+            check_owner(self.host, self.server)
             return self._answers(self.probe.answers) is True
         if self.probe.ready is None or (self._question is None and self._seconds - self._asked < _ASK_EVERY_S):
             return False
@@ -112,8 +114,7 @@ class Wait:
         return answer
 
     def _client(self) -> Client:
-        key = keys.of(self.host, self.server.directory) if self.server.key_file else None
-        return Client(self.server.url, api_key=key, timeout_s=_ASK_TIMEOUT_S)
+        return client(self.host, self.server, timeout_s=_ASK_TIMEOUT_S)
 
     def _hear_out(self, tail: log.Tail) -> None:
         until = self._seconds + _LAST_WORDS_S

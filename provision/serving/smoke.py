@@ -9,7 +9,7 @@ from provision.catalog.engines import LogRow
 from provision.catalog.engines import engine as engine_named
 from provision.report import Finding, Severity
 from provision.serving import smoke_answers, smoke_cache
-from provision.serving.client import Answer, Client, NoAnswer, base_url, shown
+from provision.serving.client import Answer, Client, Key, NoAnswer, base_url, shown
 from provision.serving.phases import LaunchLog
 from provision.serving.smoke_model import Model, describe
 
@@ -33,7 +33,7 @@ _TESTS = (
 def run(
     url: str,
     *,
-    api_key: str | None = None,
+    api_key: Key = None,
     timeout_s: float = TIMEOUT_S,
     expect_model: str | None = None,
     log: str | None = None,

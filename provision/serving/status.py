@@ -11,8 +11,9 @@ from typing import Literal
 from provision.catalog.engines import engine
 from provision.host.view import HostView
 from provision.secrets import mask
-from provision.serving import contained, keys, log, processes
+from provision.serving import contained, log, processes
 from provision.serving.client import Client, NoAnswer
+from provision.serving.listening import client
 from provision.serving.phases import LaunchLog
 from provision.serving.record import Server, members
 
@@ -44,14 +45,13 @@ def status(host: HostView, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_
         return _without_process(host, server, living)
     if again != server:
         # Started again by its engine: what the log says is of the life before.
-        return _asked(again, living, Client(server.url, timeout_s=timeout_s))
+        return _asked(again, living, client(host, again, timeout_s=timeout_s))
     watch = _watched(server)
     if watch.death:
         return _made(server, "unhealthy", f"is breaking down: {mask(watch.death)}", living)
     if server.state == "starting" and not watch.ready:
         return _made(server, "starting", f"is {watch.phase}", living)
-    key = keys.of(host, server.directory) if server.key_file else None
-    return _asked(server, living, Client(server.url, api_key=key, timeout_s=timeout_s))
+    return _asked(server, living, client(host, server, timeout_s=timeout_s))
 
 
 def _without_process(host: HostView, server: Server, living: tuple[int, ...]) -> Status:
@@ -78,11 +78,11 @@ def _given_up(host: HostView, server: Server) -> str | None:
     return f"was given up after {last['failures']} fast failures: {mask(str(last['reason']))}"
 
 
-def _asked(server: Server, living: tuple[int, ...], client: Client) -> Status:
+def _asked(server: Server, living: tuple[int, ...], asking: Client) -> Status:
     path = engine(server.engine).probe(server.version).health
     start = time.monotonic()
     try:
-        answer = client.get(path)
+        answer = asking.get(path)
     except NoAnswer as problem:
         return _made(server, "unhealthy", str(problem), living)
     if not answer.ok:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from provision.errors import ServingFailed
 from provision.host import Host, HostView
 from provision.report import Finding, Severity
 from provision.serving import record, smoke
 from provision.serving.launch import Launch
+from provision.serving.listening import key_of
 from provision.steps.base import Applied, Progress
 from provision.steps.server import gone_back
 
@@ -25,7 +26,6 @@ class Smoke:
     servers: str
     name: str
     launch: Launch
-    api_key: str | None = field(default=None, repr=False)
 
     looks_only = True
 
@@ -42,9 +42,10 @@ class Smoke:
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         tell(Progress(text=self.preview()))
         directory = record.directory_of(self.servers, self.name)
+        known = record.load(host, directory)
         findings = smoke.run(
             self.launch.url,
-            api_key=self.api_key,
+            api_key=key_of(host, known) if known else None,
             log=f"{directory}/server.log",
             engine=self.launch.engine,
             version=self.launch.version,

@@ -1,0 +1,174 @@
+"""Who may use a server, and who gets its key: nobody but those who are meant to."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from fakes import FakeHost
+
+from provision.cli import main
+from provision.errors import ProbeError, ServingFailed
+from provision.host import Listener
+from provision.host.local import LocalHost
+from provision.serving import keys, listening, record, server
+from provision.serving.client import NoAnswer
+from provision.serving.launch import Launch
+from provision.serving.ports import DerivedPort
+from provision.serving.record import Server
+
+KEY = "k3y-" + "0123456789abcdef" * 2
+
+
+@contextmanager
+def eavesdropper(address: str = "127.0.0.1") -> Iterator[tuple[int, list[str]]]:
+    """Another process's server: it answers 200 to everything. Its port, and what it was sent."""
+    heard = list[str]()
+
+    class Yes(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(f"{self.path} {self.headers}")
+            self.send_response(200)
+            self.end_headers()
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer((address, 0), Yes) as listening_there:
+        threading.Thread(target=listening_there.serve_forever, daemon=True).start()
+        yield listening_there.server_port, heard
+        listening_there.shutdown()
+
+
+@pytest.fixture
+def host() -> LocalHost:
+    return LocalHost({"PATH": os.environ["PATH"]})
+
+
+@pytest.fixture
+def prefix(tmp_path: Path, host: LocalHost) -> Iterator[str]:
+    tmp_path.chmod(0o700)
+    yield str(tmp_path)
+    for name in record.names(host, f"{tmp_path}/servers"):
+        server.stop(host, f"{tmp_path}/servers", name=name, grace_s=1.0)
+
+
+def keyed(prefix: str, port: int, argv: tuple[str, ...]) -> Launch:
+    return Launch(
+        engine="sglang",
+        version="0.5.23",
+        argv=argv,
+        url=f"http://127.0.0.1:{port}",
+        model="/m",
+        ports=(DerivedPort(name="http", first=port, last=port, fixed=True),),
+        key_file=f"{prefix}/servers/a/{keys.FILE}",
+    )
+
+
+def started(host: LocalHost, prefix: str, port: int, script: str) -> Server:
+    """A server of ours that is not on its port: it says that it is ready all the same."""
+    launch = keyed(prefix, port, (sys.executable, "-c", script))
+    # The port was free when that was looked at, and taken a moment later.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "check_free", lambda *_, **__: None)
+        return server.start(host, f"{prefix}/servers", launch, name="a", key=KEY)
+
+
+SAYS_READY = "import time; print('The server is fired up and ready to roll!', flush=True); time.sleep(60)"
+SAYS_NOTHING = "import time; time.sleep(60)"
+
+
+@pytest.mark.tried("key to a stranger", "another process holds the server's port while it starts, and records requests")
+@pytest.mark.usefixtures("real_machine")
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_readiness_sends_no_key_to_who_holds_the_port(host: LocalHost, prefix: str, address: str) -> None:
+    with eavesdropper(address) as (port, heard):
+        one = started(host, prefix, port, SAYS_READY)
+        with pytest.raises(ServingFailed, match=r"does not listen on port|answers there"):
+            server.wait_until_ready(host, one, timeout_s=20)
+        assert not any(KEY in request for request in heard)
+
+
+@pytest.mark.tried("key to a stranger", "the same where the engine's log says nothing, so that it is asked early")
+@pytest.mark.usefixtures("real_machine")
+def test_asking_early_sends_no_key_either(host: LocalHost, prefix: str) -> None:
+    with eavesdropper() as (port, heard):
+        one = started(host, prefix, port, SAYS_NOTHING)
+        with pytest.raises(ServingFailed, match="was not ready"):
+            server.wait_until_ready(host, one, timeout_s=3)
+        assert not any(KEY in request for request in heard)
+
+
+@pytest.mark.tried("key to a stranger", "a server has died, another process took its port: status, smoke, doctor")
+@pytest.mark.usefixtures("real_machine")
+@pytest.mark.parametrize("command", [("serve", "status"), ("smoke", "a"), ("doctor", "--target", "cpu")])
+@pytest.mark.parametrize("alive", [True, False])
+def test_commands_send_no_key_to_who_took_the_port(
+    host: LocalHost, prefix: str, command: tuple[str, ...], alive: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with eavesdropper() as (port, heard):
+        one = started(host, prefix, port, SAYS_READY)
+        record.save(host, msgspec.structs.replace(one, state="ready"))
+        if not alive:
+            os.kill(one.pid or 0, 9)
+        rc = main([*command, "--prefix", prefix, "--json"])
+        out = capsys.readouterr().out
+        assert not any(KEY in request for request in heard)
+        assert KEY not in out
+        if command[0] != "doctor":
+            assert rc == 6 and json.loads(out)["ok"] is False
+
+
+class Blind(FakeHost):
+    """A machine that does not say who listens."""
+
+    def listeners(self) -> tuple[Listener, ...]:
+        raise ProbeError("who listens on this host cannot be told: /proc is not there")
+
+
+def recorded(prefix: str = "/p", port: int = 21999) -> Server:
+    launch = keyed(prefix, port, ("python",))
+    return Server(
+        id="1",
+        name="a",
+        directory=f"{prefix}/servers/a",
+        engine=launch.engine,
+        version=launch.version,
+        stack=None,
+        model="/m",
+        url=launch.url,
+        argv=launch.argv,
+        variables={},
+        log="l",
+        started="",
+        machine="",
+        boot="",
+        key_file=launch.key_file,
+    )
+
+
+@pytest.mark.tried(
+    "key to a stranger", "nobody can tell who listens: no /proc, another user's process, or nobody there"
+)
+@pytest.mark.parametrize("host", [Blind(), FakeHost()])
+def test_the_key_stays_where_the_owner_cannot_be_told(host: FakeHost) -> None:
+    one = recorded()
+    keys.give(host, one.directory, KEY)
+    if not isinstance(host, Blind):
+        host.ears = [Listener(address="127.0.0.1", port=21999)]
+    given = listening.key_of(host, one)
+    assert callable(given)
+    with pytest.raises(NoAnswer, match="the key was not sent") as caught:
+        given()
+    assert KEY not in str(caught.value)
