@@ -43,7 +43,7 @@ _OURS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Manner:
-    """How to go about it: steps to leave out or alone to take, arguments for the engine, what to do with the port.
+    """How to go about it: steps to leave out or alone to take, and what to do with the port.
 
     `restarts` is how often a container's engine starts it again by itself. `wheels` is a folder, or the address of a
     page, from which every wheel is taken instead of from the index.
@@ -53,7 +53,6 @@ class Manner:
     skip: tuple[str, ...] = ()
     smoke: bool = True
     free_port: bool = False
-    extra: tuple[str, ...] = ()
     restarts: int = 0
     api_key: str | None = field(default=None, repr=False)
     wheels: str | None = None
@@ -65,8 +64,7 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     asked = question(view, wishes, assumed=assumed)
     decision = decide(asked)
     name = wishes.name or _name(decision)
-    _refuse_ours(manner.extra)
-    decision = replace(decision, serve=structs.replace(decision.serve, extra=(*decision.serve.extra, *manner.extra)))
+    _refuse_ours(wishes.extra or ())
     # A target that moves uv's cache moves it beside its environments; what is installed is linked or copied already.
     cache_is_ours = "UV_CACHE_DIR" in decision.target.layout.variables
     if not assumed and not cache_is_ours and decision.download_bytes != 0:

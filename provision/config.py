@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from provision.errors import UsageError
+from provision.options import OPTION, VARIABLE_PREFIX
 
 # Names whose values are secrets: they reach a child only where a step passes them by name.
 SECRET_VARIABLES = (
@@ -29,26 +29,22 @@ LEAKING_VARIABLES = (
 CONFIG_FILE = "sgprov.yml"
 # `SGPROV_*` variables that are no wishes.
 _OTHER_VARIABLES = ("api_key", "config", "home", "server", "wheels")
-# What a number may be, both ends included.
-_RANGES: dict[str, tuple[float, float]] = {"context_length": (1, 100_000_000), "mem_fraction": (0.01, 1.0)}
-# Not four numbers: that would be an address, and a wrong one.
-_HOST_NAME = re.compile(r"(?![0-9.]+$)[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user asked for. None is "not said": the target's row decides.
+    """What the user asked for; `options.OPTIONS` says what each is. None is "not said": the target's row decides.
 
     Sources, strongest first: command-line flags, `SGPROV_*` variables, `sgprov.yml`. `port` is a number or `auto`;
     `python` a version (`3.10`) or the path of an interpreter. `image` is a container image to serve from: in place of
-    a target's own, or to run its stack in.
+    a target's own, or to run its stack in. `extra` goes to the engine as it is.
     """
 
     target: str | None = None
     prefix: str | None = None
     python: str | None = None
     model: str | None = None
+    served_model_name: str | None = None
     model_directory: str | None = None
     cache_directory: str | None = None
     port: str | None = None
@@ -60,6 +56,7 @@ class Options:
     stack: str | None = None
     image: str | None = None
     container_engine: str | None = None
+    extra: tuple[str, ...] | None = None
 
 
 def process_environment() -> dict[str, str]:
@@ -119,8 +116,8 @@ def _from_variables() -> dict[str, str]:
     known = _names()
     given = {}
     for name, value in os.environ.items():
-        key = name.removeprefix("SGPROV_").lower()
-        if not name.startswith("SGPROV_") or not value:
+        key = name.removeprefix(VARIABLE_PREFIX).lower()
+        if not name.startswith(VARIABLE_PREFIX) or not value:
             continue
         if key in known:
             given[key] = value
@@ -139,47 +136,9 @@ def _merge(options: Options, given: Mapping[Any, Any], *, source: str) -> Option
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean `{near[0]}`?" if near else f"the keys are {', '.join(known)}"
             raise UsageError(f"{source} has an unknown key: `{key}`", hint=hint)
-        clean[key] = _typed(key, value, source=source)
+        clean[key] = OPTION[key].value(value, source=source)
     return replace(options, **clean)
 
 
 def _names() -> list[str]:
-    return [field.name for field in fields(Options)]
-
-
-def _typed(key: str, value: Any, *, source: str) -> Any:
-    """A value of the field's type. YAML's `python: 3.10` arrives as the number 3.1: refused, not guessed."""
-    kinds: dict[str, type] = {"context_length": int, "mem_fraction": float}
-    if key == "python" and isinstance(value, float):
-        raise UsageError(f"`python: {value}` in {source} is a number", hint='quote it: `python: "3.10"`')
-    kind = kinds.get(key, str)
-    wanted = {int: "a whole number", float: "a number"}.get(kind, "text")
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise UsageError(f"`{key}` in {source} must be {wanted}, not a {type(value).__name__}")
-    try:
-        typed = kind(value)
-    except (ValueError, OverflowError):
-        raise UsageError(f"`{key}` in {source} must be {wanted}, not `{value}`") from None
-    lowest, highest = _RANGES.get(key, (None, None))
-    if lowest is not None and highest is not None and not lowest <= typed <= highest:
-        raise UsageError(f"`{key}` in {source} must be from {lowest} to {highest}, not {value}")
-    if key == "name" and not _NAME.fullmatch(typed):
-        raise UsageError(
-            f"`{value}` cannot name a server", hint="use small letters, digits, `.`, `_` and `-`, at most 63 of them"
-        )
-    if key == "bind" and not _is_address(typed):
-        raise UsageError(f"`{value}` is not an address to listen on", hint="such as `127.0.0.1`, `0.0.0.0` or `::`")
-    if key == "python" and "/" not in typed and not re.fullmatch(r"3\.\d{1,2}(\.\d{1,2})?", typed):
-        raise UsageError(f"`{value}` is not a Python", hint="a version such as `3.10`, or the path of an interpreter")
-    return typed
-
-
-def _is_address(text: str) -> bool:
-    """Whether it is an IP address, or a name that could be one's."""
-    import ipaddress  # noqa: PLC0415  # only where an address is asked for
-
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return _HOST_NAME.fullmatch(text) is not None
-    return True
+    return list(OPTION)

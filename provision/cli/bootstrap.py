@@ -60,11 +60,10 @@ def bootstrap(
         skip=skip,
         smoke=not no_smoke,
         free_port=free_port,
-        extra=extra,
         api_key=config.secret("SGPROV_API_KEY"),
         wheels=config.secret(config.WHEELS_VARIABLE),
     )
-    wishes = common.options(file, flags)
+    wishes = common.options(file, flags, extra)
     carried = None
     if bundle:
         from provision.bundle.carried import Carried  # noqa: PLC0415  # only with a bundle

@@ -12,6 +12,7 @@ from provision import config
 from provision.errors import UsageError
 from provision.host import HostView
 from provision.host.local import LocalHost
+from provision.options import OPTION, OPTIONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,24 +59,19 @@ replayed = click.option(
     "--host", "folder", metavar="DIR", help="Look at a captured machine (`sgprov facts --capture DIR`), not this one."
 )
 config_file = click.option("--config", "file", metavar="FILE", help="Read this instead of ./sgprov.yml.")
-target_name = click.option("--target", "-t", metavar="NAME", help="What this machine is to become; `sgprov targets`.")
-server_name = click.option("--name", metavar="NAME", help="What the server is called, if not as its target or NIM.")
-prefix = click.option("--prefix", metavar="DIR", help="Where environments, servers and receipts lie.")
 
-_WISHES = (
-    click.option("--python", metavar="VERSION|PATH", help="The Python to use, such as 3.10 or /usr/bin/python3.10."),
-    click.option("--stack", metavar="NAME", help="Take this stack or image of the target's, not the preferred one."),
-    click.option("--image", metavar="IMAGE", help="Serve from this container image, or run the target's stack in it."),
-    click.option("--container-engine", metavar="NAME", help="docker or podman; the first that can otherwise."),
-    click.option("--gpus", metavar="0,1", help="Use only these GPUs, by index."),
-    click.option("--model", metavar="ID|DIR", help="A Hugging Face id, a directory, or a name under the models' one."),
-    click.option("--model-directory", metavar="DIR", help="Where models lie."),
-    click.option("--cache-directory", metavar="DIR", help="The Hugging Face cache, or NIM's."),
-    click.option("--port", metavar="N|auto", help="The port to serve on; `auto` takes the next free one."),
-    click.option("--bind", metavar="ADDRESS", help="The address to listen on, such as 0.0.0.0."),
-    click.option("--context-length", type=int, metavar="TOKENS", help="The longest context to serve."),
-    click.option("--mem-fraction", type=float, metavar="0-1", help="The share of GPU memory for weights and KV cache."),
-)
+
+def _flag(name: str) -> Callable[[F], F]:
+    """The flag of an option, as the table has it."""
+    row = OPTION[name]
+    words = (row.flag, *((row.short,) if row.short else ()))
+    kind = None if row.kind is str else row.kind
+    return click.option(*words, row.name, type=kind, metavar=row.metavar, help=row.help)
+
+
+target_name, server_name, prefix = _flag("target"), _flag("name"), _flag("prefix")
+# What every command that decides takes; a name only those that have a server to name.
+_WISHES = tuple(_flag(row.name) for row in OPTIONS if row.has_flag and row.name not in {"target", "name", "prefix"})
 
 
 def wishes(command: F) -> F:
@@ -85,9 +81,9 @@ def wishes(command: F) -> F:
     return command
 
 
-def options(file: str | None, flags: dict[str, Any]) -> config.Options:
-    """The wishes of a command line over the environment's and the file's."""
-    return config.load(flags, file=file)
+def options(file: str | None, flags: dict[str, Any], extra: tuple[str, ...] = ()) -> config.Options:
+    """The wishes of a command line, and what stands behind its `--`, over the environment's and the file's."""
+    return config.load({**flags, "extra": extra or None}, file=file)
 
 
 def view(folder: str | None) -> HostView:

@@ -44,8 +44,8 @@ def plan(
     """
     del as_json
     view = common.view(folder)
-    wishes = common.options(file, flags)
-    manner = bootstrap.Manner(extra=extra, api_key=config.secret("SGPROV_API_KEY"))
+    wishes = common.options(file, flags, extra)
+    manner = bootstrap.Manner(api_key=config.secret("SGPROV_API_KEY"))
     made = bootstrap.make_plan(view, wishes, manner, assumed=assumed)
     foresight = made.foresee(None if assumed else view)
     return Shown(

@@ -57,13 +57,13 @@ def start(
     With --target it is started with that target's settings, from the environment that `sgprov bootstrap` installed;
     without, again with what it was started with the last time (after a rollback, from the environment gone back to).
     """
-    host, wishes = common.local_host(), common.options(file, {**flags, "name": name})
+    host, wishes = common.local_host(), common.options(file, {**flags, "name": name}, extra)
     if not wishes.target:
         _refuse_settings(flags, extra, free_port=free_port)
         return _start_again(host, wishes, self_healing=self_healing, as_json=as_json)
     key = config.secret("SGPROV_API_KEY")
     restarts = keeping_up.RESTARTS if self_healing else 0
-    manner = bootstrap.Manner(only=("port", "server"), free_port=free_port, extra=extra, restarts=restarts, api_key=key)
+    manner = bootstrap.Manner(only=("port", "server"), free_port=free_port, restarts=restarts, api_key=key)
     with progress.watching(as_json=as_json) as watcher:
         plan = bootstrap.make_plan(host, wishes, manner)
         lacking = next(

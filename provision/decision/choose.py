@@ -282,11 +282,13 @@ def serve_of(target: Target, wishes: Options) -> Serve:
         serve = replaced(serve, port=int(wishes.port))
     changes = {
         "model": wishes.model,
+        "served_name": wishes.served_model_name,
         "host": wishes.bind,
         "context_length": wishes.context_length,
         "mem_fraction": wishes.mem_fraction,
     }
     serve = replaced(serve, **{key: value for key, value in changes.items() if value is not None})
+    serve = replaced(serve, extra=(*serve.extra, *(wishes.extra or ())))
     # A real model has real weights: dummy ones are only for the built-in one.
     if wishes.model and not wishes.model.startswith("builtin:") and target.serve.load_format == "dummy":
         serve = replaced(serve, load_format=None)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from provision import config
+from provision.cli.bootstrap import bootstrap
+from provision.cli.plan import plan
 from provision.errors import UsageError
+from provision.options import OPTION, OPTIONS
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +52,11 @@ def test_a_file_may_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("name: BAD NAME", "`BAD NAME` cannot name a server", "small letters"),
         ("python: foo", "`foo` is not a Python", "3.10"),
         ("python: 3.10", "is a number", 'quote it: `python: "3.10"`'),
+        ("extra: {a: 1}", "`extra` in `sgprov.yml` must be a list, not a dict", ""),
+        ("extra: [--flag, true]", "`extra` in `sgprov.yml` holds a bool", "quote"),
+        ("extra: '--a \"b'", "`extra` in `sgprov.yml` cannot be split into words", ""),
+        ("served_model_name: a b", "`a b` cannot name a model", "no spaces"),
+        ("serve_model_name: a", "unknown key", "did you mean `served_model_name`?"),
     ],
 )
 def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, message: str, hint: str) -> None:
@@ -56,6 +65,31 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, message: 
         config.load({})
     assert message in str(refused.value)
     assert hint in (refused.value.hint or "")
+
+
+def test_arguments_for_the_engine_come_from_all_three_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.load({}).extra is None
+    (tmp_path / "sgprov.yml").write_text("extra: [--tp-size, 2, --scale, 0.5]\n")
+    assert config.load({}).extra == ("--tp-size", "2", "--scale", "0.5")
+    monkeypatch.setenv("SGPROV_EXTRA", "--json-model-override-args '{\"a\": 1}'")
+    assert config.load({}).extra == ("--json-model-override-args", '{"a": 1}')
+    assert config.load({"extra": ("--tp-size", "4")}).extra == ("--tp-size", "4")
+    monkeypatch.delenv("SGPROV_EXTRA")
+    (tmp_path / "sgprov.yml").write_text("extra: []\n")
+    assert config.load({}).extra == ()
+
+
+def test_the_table_holds_every_option_once_with_an_example_that_is_valid(tmp_path: Path) -> None:
+    assert sorted(OPTION) == sorted(one.name for one in fields(config.Options)) and len(OPTION) == len(OPTIONS)
+    for one in OPTIONS:
+        (tmp_path / "sgprov.yml").write_text(f"{one.name}: {one.example}\n")
+        assert getattr(config.load({}), one.name) not in (None, ())
+
+
+def test_every_flag_that_says_what_is_wanted_is_a_row_of_the_table() -> None:
+    for command in (bootstrap, plan):
+        told = {one.name: one for one in command.params if one.name in OPTION}
+        assert set(told) == {one.name for one in OPTIONS if one.has_flag}
 
 
 def test_a_misspelt_variable_and_a_missing_file_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "provision"
 LAYERS = [
-    *("errors", "report", "secrets", "config", "host", "facts", "catalog", "locks", "assume", "decision"),
+    *("errors", "report", "secrets", "options", "config", "host", "facts", "catalog", "locks", "assume", "decision"),
     *("environments", "diagnosis", "containers", "login", "serving", "steps", "plan", "launches", "checks", "runner"),
     *("bootstrap", "bundle", "benchmark", "experiments", "slurm", "fleet", "cli"),
 ]

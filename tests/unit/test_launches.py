@@ -28,10 +28,10 @@ from provision.steps.server import StartServer
 HOSTS = Path(__file__).parents[1] / "hosts"
 
 
-def planned(target: str, **wishes: str) -> Plan:
+def planned(target: str, **wishes: str | tuple[str, ...]) -> Plan:
     host = FakeHost()
     host.variables["HOME"] = "/home/ada"
-    assumed = wishes.pop("assumed", "target")
+    assumed = str(wishes.pop("assumed", "target"))
     return bootstrap.make_plan(host, Options(target=target, **wishes), assumed=assumed)  # type: ignore[arg-type]
 
 
@@ -51,6 +51,13 @@ def test_gb10() -> None:
     assert "lmsysorg/sglang:latest-cu130 python3 -m sglang.launch_server" in told
     assert "--quantization modelopt_fp4" in told and "--enable-torch-compile" in told
     assert plan.launch.url == "http://127.0.0.1:30000"
+
+
+@pytest.mark.parametrize("target", ["gb10", "a40", "cpu"])
+def test_the_served_name_and_the_words_for_the_engine_are_in_every_launch(target: str) -> None:
+    told = words(planned(target, served_model_name="chat", extra=("--tp-size", "2")))
+    assert "--served-model-name chat" in told and told.count("--served-model-name") == 1
+    assert told.endswith(" --tp-size 2")
 
 
 def test_gb10_nim() -> None:
