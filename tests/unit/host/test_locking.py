@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,11 +44,15 @@ def opened(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT)
 
 
+def take(path: str, *, patience_s: float, tell: Callable[[str], None] = lambda _: None) -> None:
+    with locking.held(opened(path), path, work="busy", patience_s=patience_s, tell=tell):
+        pass
+
+
 def test_who_is_waited_for_is_said_once_and_then_given_up(path: str, other: subprocess.Popen[bytes]) -> None:
     told: list[str] = []
     with pytest.raises(StepFailed, match=rf"pid {other.pid}\) is busy") as caught:
-        with locking.held(opened(path), path, work="busy", patience_s=0.4, tell=told.append):
-            pytest.fail("two hold it")
+        take(path, patience_s=0.4, tell=told.append)
     assert told == [f"waiting for another sgprov (pid {other.pid}), which is busy"]
     assert "run the same command again" in (caught.value.hint or "")
 
@@ -60,8 +64,7 @@ def test_a_holder_that_was_stopped_is_given_up_sooner(
     os.kill(other.pid, signal.SIGSTOP)
     os.waitpid(other.pid, os.WUNTRACED)
     with pytest.raises(StepFailed, match="stopped by a signal") as caught:
-        with locking.held(opened(path), path, work="busy", patience_s=60):
-            pytest.fail("two hold it")
+        take(path, patience_s=60)
     assert f"kill -CONT {other.pid}" in (caught.value.hint or "")
 
 
@@ -82,5 +85,4 @@ def test_a_file_system_without_locks_is_used_as_it_is(path: str, monkeypatch: py
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with locking.held(opened(path), path, work="busy", patience_s=1):
-        pass
+    take(path, patience_s=1)
