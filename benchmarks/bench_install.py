@@ -26,7 +26,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from provision.environments import installer  # noqa: E402
+from provision.environments import uv  # noqa: E402
 from provision.host.local import LocalHost  # noqa: E402
 from provision.locks.lockfile import Lock  # noqa: E402
 from provision.steps.environment import Environment  # noqa: E402
@@ -62,11 +62,11 @@ def timed(argv: list[str], environment: dict[str, str]) -> Seconds:
 
 
 def plain(prefix: Path, lock: Lock, python: str, environment: dict[str, str]) -> Seconds:
-    uv = installer.program()
+    program = uv.program()
     seconds = Seconds(0, 0)
     if not prefix.exists():
-        seconds = timed([uv, "venv", "--no-python-downloads", "--python", python, str(prefix)], environment)
-    sync = [uv, "pip", "sync", "--require-hashes", "--only-binary", ":all:", "--python", f"{prefix}/bin/python"]
+        seconds = timed([program, "venv", "--no-python-downloads", "--python", python, str(prefix)], environment)
+    sync = [program, "pip", "sync", "--require-hashes", "--only-binary", ":all:", "--python", f"{prefix}/bin/python"]
     return seconds.plus(timed([*sync, str(lock.path)], environment))
 
 

@@ -17,7 +17,7 @@ from provision.bundle.logins import logins
 from provision.bundle.model import Archive, Entry, Manifest
 from provision.bundle.sources import Machine
 from provision.catalog.load import Catalog
-from provision.environments import installer
+from provision.environments import uv
 from provision.errors import CheckFailed, ProvisionError, StepFailed, UsageError
 from provision.host import Host
 from provision.locks import sizes
@@ -175,9 +175,9 @@ def _interpreter(host: Host, wanted: Wanted, staging: Path) -> Archive:
     """A CPython of the stack's version for the bundle's architecture, fetched and checked by uv, packed again."""
     python = wanted.lock.python if wanted.lock else wanted.pythons[-1]
     folder = staging / "scratch" / "interpreter"
-    command = [installer.program(), "python", "install", "--no-bin", f"cpython-{python}-linux-{wanted.arch}-gnu"]
-    variables = {"UV_PYTHON_INSTALL_DIR": str(folder), "NO_COLOR": "1", "UV_PYTHON_DOWNLOADS": None}
-    host.run(command, variables=variables, directory=str(staging), timeout_s=1800)
+    variables = {"UV_PYTHON_INSTALL_DIR": str(folder.absolute()), "UV_PYTHON_DOWNLOADS": None}
+    name = f"cpython-{python}-linux-{wanted.arch}-gnu"
+    uv.run(host, "python", "install", "--no-bin", name, variables=variables, timeout_s=1800)
     found = [path for path in sorted(folder.glob(f"cpython-{python}.*")) if not path.is_symlink()]
     if not found:
         raise StepFailed(f"uv put no Python {python} for {wanted.arch} where it was told to")

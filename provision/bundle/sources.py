@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
-from provision.environments import installer
+from provision.environments import installer, uv
 from provision.errors import CommandFailed, StepFailed
 from provision.host import Host
 from provision.locks.lockfile import Requirement
@@ -105,17 +105,16 @@ def _compile(
     """Let uv resolve, and read which files it found. It asks for names and hashes only; nothing is installed."""
     if not lines:
         return ()
-    asked, answer = scratch / "requirements.in", scratch / "pylock.sources.toml"
+    asked, answer = scratch.absolute() / "requirements.in", scratch.absolute() / "pylock.sources.toml"
     host.write(str(asked), lines)
     command = [
-        *(installer.program(), "pip", "compile", str(asked), "-o", str(answer), "--format", "pylock.toml", "--quiet"),
+        *("pip", "compile", str(asked), "-o", str(answer), "--format", "pylock.toml", "--quiet"),
         *("--python-version", machine.python, "--python-platform", machine.platform, "--only-binary", ":all:"),
         *("--no-header", "--no-annotate", *(() if dependencies else ("--no-deps",))),
     ]
-    # Not in the user's directory: a pyproject.toml there has no say.
     variables = {**installer.VARIABLES, "UV_PREVIEW_FEATURES": "pylock"}
     try:
-        host.run(command, variables=variables, directory=str(scratch), timeout_s=1800)
+        uv.run(host, *command, variables=variables, timeout_s=1800)
     except CommandFailed as error:
         said = "\n".join(f"  {line}" for line in mask(str(error)).splitlines()[1:])
         raise StepFailed(

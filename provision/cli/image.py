@@ -15,7 +15,7 @@ from provision.cli import common, render
 from provision.cli.output import Shown
 from provision.containers import building, dockerfile
 from provision.containers.dockerfile import Recipe
-from provision.environments import installer
+from provision.environments import uv
 from provision.errors import UsageError
 from provision.locks.lockfile import Lock, available
 
@@ -73,7 +73,7 @@ def build(
         host,
         recipe,
         tag=name,
-        installer=installer.program(),
+        installer=uv.program(),
         wheels=wheels,
         tell=lambda line: render.print_line(line, error=as_json),
     )

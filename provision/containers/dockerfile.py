@@ -65,9 +65,9 @@ def _install(recipe: Recipe) -> Iterator[str]:
         yield "ARG UV_FIND_LINKS"
     source = ["--no-index", "--find-links", f"/build/{WHEELS}"] if recipe.offline else []
     # No downloads: a Python that the base has not got would lie outside of what is copied.
-    yield f"RUN uv venv --no-python-downloads --python {lock.python} {ENGINE}"
+    yield f"RUN uv --no-config venv --no-python-downloads --python {lock.python} {ENGINE}"
     sync = [
-        *("uv", "pip", "sync", "--python", f"{ENGINE}/bin/python", "--no-cache", "--link-mode", "copy"),
+        *("uv", "--no-config", "pip", "sync", "--python", f"{ENGINE}/bin/python", "--no-cache", "--link-mode", "copy"),
         *("--require-hashes", "--only-binary", ":all:", *source, f"/build/{LOCK}"),
     ]
     yield f"RUN {' '.join(sync)}"

@@ -1,4 +1,4 @@
-"""uv, the only installer: where its program and its cache are, and how an environment is made with it.
+"""How an environment is made with uv, the only installer, and where its cache is.
 
 uv's own configuration is honoured as far as it says where wheels come from (`uv.toml` of the user and the system,
 `UV_DEFAULT_INDEX`, `UV_FIND_LINKS`, `UV_CACHE_DIR`, `UV_LINK_MODE`, proxies, certificates). pip's is not: uv does not
@@ -7,49 +7,35 @@ read `pip.conf` or `PIP_*`. What would change *which* wheels are installed is ta
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 
-from provision.environments import failures
+from provision.environments import failures, uv
 from provision.environments.layout import MADE, python_of
-from provision.errors import CommandFailed, StepFailed
+from provision.errors import CommandFailed
 from provision.host import Host, HostView
 from provision.locks.lockfile import Lock
 
 # None removes a variable. UV_PYTHON_DOWNLOADS: an environment step that silently fetched another Python would hide
-# what the interpreter step is for. Colours would end up in error messages.
+# what the interpreter step is for. The last ones would put files into an environment that are in no wheel.
 VARIABLES: dict[str, str | None] = {
     "UV_PYTHON_DOWNLOADS": "never",
-    "NO_COLOR": "1",
     **dict.fromkeys(
         (
-            *("FORCE_COLOR", "CLICOLOR_FORCE", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_BREAK_SYSTEM_PACKAGES"),
+            *("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_BREAK_SYSTEM_PACKAGES"),
             *("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE", "UV_BUILD_CONSTRAINT", "UV_EXCLUDE_NEWER"),
             *("UV_NO_VERIFY_HASHES", "UV_NO_BINARY", "UV_NO_BINARY_PACKAGE", "UV_TORCH_BACKEND"),
+            *("UV_VENV_SEED", "UV_VENV_RELOCATABLE", "UV_COMPILE_BYTECODE", "UV_NO_INSTALLER_METADATA"),
         )
     ),
 }
-_FINDING = threading.Lock()
 _SYNC = ("--require-hashes", "--only-binary", ":all:")
 # The pins of a lock with every wheel looked for by name, where all of them come from one place.
 _BY_NAME = ".sgprov/by-name.txt"
 
 
-def program() -> str:
-    """The path of uv, from the wheel that sgprov depends on. Raises `StepFailed` where it is not there."""
-    import uv  # noqa: PLC0415  # only where something is installed
-
-    try:
-        # It asks Python's `sysconfig`, which is not ready for two threads at its first use.
-        with _FINDING:
-            return str(uv.find_uv_bin())
-    except FileNotFoundError:
-        raise StepFailed("the program `uv` is missing", hint="install sgprov again: uv comes with it") from None
-
-
 def cache_directory(view: HostView) -> str:
     """Where uv keeps unpacked wheels: `UV_CACHE_DIR`, its configuration, or `~/.cache/uv`."""
-    outcome = view.query([program(), "cache", "dir"])
+    outcome = uv.query(view, "cache", "dir")
     if outcome.ok and outcome.out.strip():
         return outcome.out.strip()
     home = view.variable("HOME") or "/root"
@@ -59,8 +45,8 @@ def cache_directory(view: HostView) -> str:
 def is_cached(view: HostView, lock: Lock, interpreter: str) -> bool:
     """Whether uv's cache holds every wheel of the lock, so that an install would download nothing."""
     # In a dry run uv says `Would download 3 packages` for those that it has not got.
-    outcome = view.query(
-        [program(), "pip", "sync", "--dry-run", "--offline", *_SYNC, "--python", interpreter, str(lock.path)]
+    outcome = uv.query(
+        view, "pip", "sync", "--dry-run", "--offline", *_SYNC, "--python", interpreter, str(lock.path.absolute())
     )
     return outcome.ok and "Would download" not in outcome.err
 
@@ -69,8 +55,7 @@ def make(host: Host, path: str, interpreter: str) -> None:
     """Make an empty environment at `path` from `interpreter`, in place of whatever is there."""
     host.remove(path)
     host.make_directory(path)
-    command = [program(), "venv", "--no-python-downloads", "--python", interpreter, path]
-    host.run(command, variables=VARIABLES, directory=path)
+    uv.run(host, "venv", "--no-python-downloads", "--python", interpreter, path, variables=VARIABLES)
     host.write(f"{path}/{MADE}", "")
 
 
@@ -89,18 +74,19 @@ def sync(
     and nor are those in uv's cache, which are the same files. `wheels` is a folder, or the address of a page, that has
     all of them: nothing else is asked then. Raises `StepFailed` that names the wheel at fault.
     """
-    pins, variables = (_by_name(host, path, lock), _only_from(wheels)) if wheels else (str(lock.path), VARIABLES)
-    command = [program(), "pip", "sync", *_SYNC, "--python", python_of(path), pins]
+    pins, variables = (
+        (_by_name(host, path, lock), _only_from(wheels)) if wheels else (str(lock.path.absolute()), VARIABLES)
+    )
+    command = ["pip", "sync", *_SYNC, "--python", python_of(path), pins]
     command += ["--no-index"] if wheels else []
     if reinstall:
         # Not `--refresh`: it leaves alone what was cached from a local folder of wheels (uv 0.13).
-        host.run([program(), "cache", "clean", *reinstall], variables=VARIABLES, directory=path)
+        uv.run(host, "cache", "clean", *reinstall, variables=VARIABLES)
         command += [word for name in reinstall for word in ("--reinstall-package", name)]
-    elif _sync_offline(host, path, command, variables):
+    elif _sync_offline(host, command, variables):
         return
     try:
-        # In the environment's own directory, so that a pyproject.toml where the user stands has no say.
-        host.run(command, variables=variables, directory=path, on_line=on_line)
+        uv.run(host, *command, variables=variables, on_line=on_line)
     except CommandFailed as error:
         raise failures.explain(str(error), lock) from error
 
@@ -121,11 +107,11 @@ def _only_from(wheels: str) -> dict[str, str | None]:
     return {**VARIABLES, **others, "UV_FIND_LINKS": wheels}
 
 
-def _sync_offline(host: Host, path: str, command: list[str], variables: Mapping[str, str | None]) -> bool:
+def _sync_offline(host: Host, command: list[str], variables: Mapping[str, str | None]) -> bool:
     # With every wheel in the cache this saves asking the index about each package: a third of the time of a second
     # environment. Where one is not, uv says so in a tenth of a second and installs nothing.
     try:
-        host.run([*command, "--offline"], variables=variables, directory=path)
+        uv.run(host, *command, "--offline", variables=variables)
     except CommandFailed:
         return False
     return True

@@ -5,11 +5,12 @@ from __future__ import annotations
 import glob
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import msgspec
 from packaging.version import Version
 
+from provision.environments import uv
 from provision.errors import WrongPython
 from provision.host import Host, HostView
 
@@ -87,13 +88,13 @@ def base_of(view: HostView, path: str) -> str | None:
     return None if base in _SYSTEM else base
 
 
-def fetch(host: Host, uv: str, *, prefix: str, python: str) -> None:
+def fetch(host: Host, *, prefix: str, python: str) -> None:
     """Let uv fetch a Python into the prefix. Its mirror variables are honoured; nothing outside is linked."""
-    host.run(
-        [uv, "python", "install", "--no-bin", python],
-        variables={"UV_PYTHON_INSTALL_DIR": f"{prefix}/python", "NO_COLOR": "1"},
+    uv.run(
+        host,
+        *("python", "install", "--no-bin", python),
+        variables={"UV_PYTHON_INSTALL_DIR": str(Path(prefix, "python").absolute())},
         timeout_s=1800,
-        directory=prefix,
     )
 
 

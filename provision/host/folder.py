@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -190,7 +191,8 @@ def stable(argv: tuple[str, ...]) -> tuple[str, ...]:
     So is the place of uv, which comes with us.
     """
     if argv[0].endswith("/uv"):
-        return ("uv", *argv[1:])
+        # What follows says where it stands and which configuration it reads.
+        return ("uv", *takewhile(lambda word: word != "--directory", argv[1:]))
     script = argv[-1]
     if not (script.startswith(_PACKAGE) and script.endswith(".py")):
         return argv

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from provision import __version__
-from provision.environments import installer, interpreters, layout, locking, receipts, watching
+from provision.environments import installer, interpreters, layout, locking, receipts, uv, watching
 from provision.errors import CheckFailed, StepFailed
 from provision.host import Host, HostView
 from provision.locks import sizes
@@ -96,7 +96,7 @@ class Environment:
             raise StepFailed(f"uv ended well, but {len(lacking)} wheels are not there: {', '.join(lacking[:5])}")
         self._stamp(host, interpreter)
         copied = check_links(host, prefix=self.prefix)
-        return self._applied(interpreter.version, (copied,) if copied else ())
+        return self._applied(interpreter.version, (*uv.check(host), *([copied] if copied else ())))
 
     def _applied(self, python: str, findings: tuple[Finding, ...] = ()) -> Applied:
         return Applied(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
-from provision.environments import installer, interpreters, layout
+from provision.environments import interpreters, layout, uv
 from provision.errors import StepFailed
 from provision.host import Host, HostView
 from provision.steps.base import Progress
@@ -111,7 +111,7 @@ class StartsInside:
         yield from ("--entrypoint", real, self.image, "-I", "-S", "-c", _SCRIPT)
 
     def _refused(self, host: HostView, text: str) -> StepFailed:
-        own = f"`{installer.program()} python install {self.python}` gives a Python that brings its own"
+        own = f"`{uv.program()} python install {self.python}` gives a Python that brings its own"
         if layout.interpreter_of(host, self.environment):
             own += "; the environment that is there keeps the one it was made with, so name another `--prefix` then"
         return StepFailed(text, hint=f"put what is missing into an image of your own, or: {own}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from provision.environments import installer, interpreters
+from provision.environments import interpreters
 from provision.errors import CommandFailed, WrongPython
 from provision.host import Host, HostView
 from provision.secrets import mask
@@ -58,7 +58,7 @@ class Interpreter:
             raise self._nowhere(host, "`UV_PYTHON_DOWNLOADS=never` keeps uv from fetching one")
         host.make_directory(self.prefix)
         try:
-            interpreters.fetch(host, installer.program(), prefix=self.prefix, python=self.python)
+            interpreters.fetch(host, prefix=self.prefix, python=self.python)
         except CommandFailed as error:
             # uv's first line says what it could not do; its causes are in the plain log.
             lines = [line.strip() for line in mask(str(error)).splitlines()[1:] if line.strip()]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from provision.environments import layout
 from provision.errors import StepFailed
 from provision.host import HostView
+from provision.host.scratch import scratch
 from provision.locks.lockfile import Lock
 from provision.steps.environment import Environment
 
@@ -29,8 +28,8 @@ def step(view: HostView, prefix: str, path: str, packages: tuple[str, ...]) -> I
     if stamp is None or text is None or len(parts) != _NAME_PARTS:
         raise StepFailed(f"`{path}` is not complete", hint="`sgprov bootstrap` makes it anew")
     stack, _, arch = parts
-    with tempfile.TemporaryDirectory(prefix="sgprov-") as folder:
-        file = Path(folder) / stamp.lock
+    with scratch(view) as folder:
+        file = folder / stamp.lock
         file.write_text(text, encoding="utf-8")
         lock = Lock(file, stack, ".".join(stamp.python.split(".")[:2]), arch)
         if layout.path_for(prefix, lock) != path:

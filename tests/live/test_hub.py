@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from live.hub import COMMIT, TOKEN, Hub, serving
 
-from provision.environments import installer
+from provision.environments import uv
 from provision.errors import CheckFailed, StepFailed
 from provision.host.local import LocalHost
 from provision.steps.base import Progress
@@ -44,8 +44,8 @@ def hub() -> Iterator[Hub]:
 def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = str(tmp_path_factory.mktemp("hub"))
     host = LocalHost(os.environ)
-    host.run([installer.program(), "venv", "-q", "--python", sys.executable, folder])
-    host.run([installer.program(), "pip", "install", "-q", "--python", f"{folder}/bin/python", request.param])
+    host.run([uv.program(), "venv", "-q", "--python", sys.executable, folder])
+    host.run([uv.program(), "pip", "install", "-q", "--python", f"{folder}/bin/python", request.param])
     return f"{folder}/bin/python"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
-from provision.environments import current, installer, interpreters, path_for, verify
+from provision.environments import current, interpreters, path_for, uv, verify
 from provision.errors import WrongPython
 from provision.host.local import LocalHost
 from provision.locks.lockfile import Lock, available
@@ -29,7 +29,7 @@ TARGET = "runpod-a40"
 def python(version: str) -> str:
     """An interpreter of that version on this machine: on PATH, of pyenv, or known to uv."""
     named = [shutil.which(f"python{version}"), *map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))]
-    named.append(HOST.query([installer.program(), "python", "find", "--no-python-downloads", version]).out.strip())
+    named.append(HOST.query([uv.program(), "python", "find", "--no-python-downloads", version]).out.strip())
     for path in named:
         found = interpreters.look(HOST, path) if path else None
         if found and found.fits(version):

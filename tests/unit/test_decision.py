@@ -222,7 +222,7 @@ def test_too_little_disk_is_refused_with_numbers() -> None:
 
 def test_the_decision_and_the_check_before_the_installation_want_the_same_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the one lets through by a byte is not refused by the other."""
-    monkeypatch.setattr("provision.environments.installer.program", lambda: "uv")
+    monkeypatch.setattr("provision.environments.uv.program", lambda: "uv")
     lock = next(lock for lock in available(LOCKS, "sglang-0.5.23") if (lock.python, lock.arch) == ("3.11", "x86_64"))
     size = load(LOCKS / FILE)[lock.name]
     for free in (size.disk_bytes + RESERVE_BYTES - 1, size.disk_bytes + RESERVE_BYTES):

@@ -26,7 +26,7 @@ def test_installed_by_hash_in_a_stage_that_stays_behind(recipe: Recipe) -> None:
     first, second = text.split("\n\n")
     assert first.startswith("FROM ubuntu:24.04 AS install") and second.startswith("FROM ubuntu:24.04\n")
     assert "--require-hashes --only-binary :all: /build/requirements.txt" in first
-    assert "uv venv --no-python-downloads --python 3.12 /opt/engine" in first
+    assert "uv --no-config venv --no-python-downloads --python 3.12 /opt/engine" in first
     assert "COPY --from=install /opt/engine /opt/engine" in second
     assert 'LABEL sgprov.stage="install"' in first and "sgprov.stage" not in second
     assert "uv" not in second.replace("VIRTUAL_ENV", "")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fakes import GIB, FakeHost, answer
 
-from provision.environments import installer
+from provision.environments import uv
 from provision.errors import CheckFailed
 from provision.locks.lockfile import Lock
 from provision.steps.disk import check_disk, check_links
@@ -27,7 +27,7 @@ def lock(tmp_path: Path) -> Lock:
 
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
-    monkeypatch.setattr(installer, "program", lambda: "uv")
+    monkeypatch.setattr(uv, "program", lambda: "uv")
     return FakeHost(answers={"uv cache dir": answer("/home/me/.cache/uv\n")})
 
 

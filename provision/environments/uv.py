@@ -1,0 +1,117 @@
+"""Every call of uv: the program that came with sgprov, in a private directory, with no configuration but the user's.
+
+By itself uv takes settings from `uv.toml` and `pyproject.toml` in its working directory and in all above that: below
+`/tmp`, or a prefix that several users share, anybody could name another index or interpreter. So none is looked for.
+What the user names is honoured: `UV_*` variables, the file of `UV_CONFIG_FILE`, and the `uv.toml` of the user and of
+the system, each only where nobody else can write it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from provision.errors import StepFailed
+from provision.host import CHANGE_TIMEOUT_S, QUERY_TIMEOUT_S, Host, HostView, Outcome
+from provision.host.scratch import scratch
+from provision.report import Finding, Severity
+
+# None removes a variable: what would have uv stand elsewhere, or put colours into error messages.
+VARIABLES: dict[str, str | None] = {
+    "NO_COLOR": "1",
+    **dict.fromkeys(
+        ("FORCE_COLOR", "CLICOLOR_FORCE", "UV_CONFIG_FILE", "UV_NO_CONFIG", "UV_PROJECT", "UV_WORKING_DIR")
+    ),
+}
+CHECK = "uv-configuration"
+_IN_ROOT = ("--directory", "/")
+_FINDING = threading.Lock()
+
+
+def program() -> str:
+    """The path of uv, from the wheel that sgprov depends on. Raises `StepFailed` where it is not there."""
+    import uv  # noqa: PLC0415  # only where something is installed
+
+    try:
+        # It asks Python's `sysconfig`, which is not ready for two threads at its first use.
+        with _FINDING:
+            return str(uv.find_uv_bin())
+    except FileNotFoundError:
+        raise StepFailed("the program `uv` is missing", hint="install sgprov again: uv comes with it") from None
+
+
+def query(view: HostView, *words: str, timeout_s: float = QUERY_TIMEOUT_S) -> Outcome:
+    """Ask uv something. Looking makes no folder of its own: it stands in `/`, where root alone can write."""
+    options = [option for option in configuration(view) if option not in _IN_ROOT]
+    return view.query([program(), *words, *_IN_ROOT, *options], timeout_s=timeout_s)
+
+
+def run(
+    host: Host,
+    *words: str,
+    variables: Mapping[str, str | None] | None = None,
+    timeout_s: float = CHANGE_TIMEOUT_S,
+    on_line: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Let uv change something. Paths among `words` and in variables are absolute. Raises `CommandFailed`."""
+    with scratch(host) as folder:
+        return host.run(
+            [program(), *words, *configuration(host)],
+            variables={**VARIABLES, **(variables or {})},
+            timeout_s=timeout_s,
+            directory=str(folder),
+            on_line=on_line,
+        )
+
+
+def configuration(view: HostView) -> tuple[str, ...]:
+    """The options that say which configuration uv reads."""
+    if view.variable("UV_NO_CONFIG") not in {None, "", "0", "false"}:
+        return ("--no-config",)
+    if named := view.variable("UV_CONFIG_FILE"):
+        return ("--config-file", str(Path(named).absolute()))
+    files = [file for file in _files(view) if not _foreign(view, file)]
+    if not files:
+        return ("--no-config",)
+    if len(files) == 1 or _nearer(view):
+        return ("--config-file", files[0])
+    # uv puts the user's over the system's itself; in `/` there is no other to be found.
+    return _IN_ROOT
+
+
+def check(view: HostView) -> Iterator[Finding]:
+    """A warning for each configuration that uv would read by itself and that is left out, as others can write it."""
+    for file in _files(view):
+        if _foreign(view, file):
+            yield Finding(
+                check=CHECK,
+                severity=Severity.WARNING,
+                text=f"`{file}` is not read: somebody else owns it, or can write it or a directory above it",
+                fix=(f"make it yours alone, or name it: `UV_CONFIG_FILE={file}`",),
+            )
+
+
+def _files(view: HostView) -> list[str]:
+    """The configuration of the user, then the first of the system, where they are."""
+    home = view.variable("XDG_CONFIG_HOME") or f"{view.variable('HOME') or '/root'}/.config"
+    shared = [*(view.variable("XDG_CONFIG_DIRS") or "/etc/xdg").split(":"), "/etc"]
+    system = next((file for folder in shared if view.stat(file := f"{folder}/uv/uv.toml")), None)
+    user = f"{home}/uv/uv.toml"
+    return [*([user] if view.stat(user) else []), *([system] if system else [])]
+
+
+def _nearer(view: HostView) -> bool:
+    return any(view.stat(file) for file in ("/uv.toml", "/pyproject.toml"))
+
+
+def _foreign(view: HostView, file: str) -> bool:
+    """Whether somebody other than the caller and root can write the file, or put another in its place."""
+    for path in (file, *(str(parent) for parent in Path(file).parents)):
+        there = view.stat(path)
+        if there is None or there.uid not in {0, os.geteuid()}:
+            return True
+        if there.mode & 0o022 and not (there.is_directory and there.mode & 0o1000):
+            return True
+    return False
