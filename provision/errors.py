@@ -61,6 +61,18 @@ class CheckFailed(ProvisionError):
     exit_status = 4
 
 
+class UntrustedPath(CheckFailed):
+    """Another user could have written what lies there, or could write it now; or it is not what belongs there."""
+
+    code = "untrusted-path"
+
+
+class NotPermitted(CheckFailed):
+    """What is there is not the caller's to read or to write, which is not the same as not being there."""
+
+    code = "not-permitted"
+
+
 class LoginRefused(CheckFailed):
     """A registry or hub does not know the key (401), or does not let it in (403)."""
 

@@ -54,6 +54,15 @@ class FakeHost:
         text = self.read(path)
         return None if text is None else text.encode()[:limit]
 
+    def require_trusted(self, path: str) -> None:
+        pass
+
+    def read_state(self, path: str) -> str | None:
+        return self.read(path)
+
+    def read_link(self, path: str) -> str | None:
+        return self.links.get(path)
+
     def glob(self, pattern: str) -> tuple[str, ...]:
         known = {str(parent) for path in self.files for parent in Path(path).parents} | set(self.files)
         wanted = pattern.split("/")
@@ -102,6 +111,7 @@ class FakeHost:
         directory: str | None = None,
         on_line: Callable[[str], None] | None = None,
         stdin: str | None = None,
+        umask: int | None = None,
     ) -> Outcome:
         self.stdins.append(stdin)
         self.commands.append(tuple(argv))
@@ -124,6 +134,12 @@ class FakeHost:
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
         self.files[self._followed(path)] = text
+
+    def write_output(self, path: str, text: str, *, mode: int = 0o644) -> None:
+        self.write(path, text, mode=mode)
+
+    def open_state(self, path: str, flags: int, *, mode: int = 0o600) -> int:
+        raise NotImplementedError
 
     def make_directory(self, path: str, *, mode: int = 0o755) -> None:
         self.paths.setdefault(path, info(mode=mode, is_directory=True))

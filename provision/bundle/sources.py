@@ -106,7 +106,7 @@ def _compile(
     if not lines:
         return ()
     asked, answer = scratch.absolute() / "requirements.in", scratch.absolute() / "pylock.sources.toml"
-    host.write(str(asked), lines)
+    host.write_output(str(asked), lines)
     command = [
         *("pip", "compile", str(asked), "-o", str(answer), "--format", "pylock.toml", "--quiet"),
         *("--python-version", machine.python, "--python-platform", machine.platform, "--only-binary", ":all:"),

@@ -100,7 +100,7 @@ def save(host: Host, image: str, path: str) -> Saved:
     finally:
         host.remove(raw)
         host.remove(packed)
-    host.write(f"{path}.json", json.dumps(saved.__dict__, indent=2) + "\n")
+    host.write_output(f"{path}.json", json.dumps(saved.__dict__, indent=2) + "\n")
     return saved
 
 

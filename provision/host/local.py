@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import glob as globbing
 import os
-import pwd
 import shutil
 import socket
 import stat as stat_modes
 import subprocess
-import tempfile
 import threading
 import time
 from collections import deque
@@ -18,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from provision import trust
 from provision.errors import CommandFailed, ProbeError, StepFailed
+from provision.host import files
 from provision.host.children import child, end_group, interruption_deferred
 from provision.host.view import (
     CHANGE_TIMEOUT_S,
@@ -104,6 +104,15 @@ class LocalHost:
 
         return _bounded(read, None)
 
+    def require_trusted(self, path: str) -> None:
+        _answered(path, lambda: trust.require(path))
+
+    def read_state(self, path: str) -> str | None:
+        return _answered(path, lambda: files.read_state(path, READ_LIMIT_BYTES))
+
+    def read_link(self, path: str) -> str | None:
+        return _answered(path, lambda: trust.read_link(path))
+
     def glob(self, pattern: str) -> tuple[str, ...]:
         return _bounded(lambda: tuple(sorted(globbing.glob(pattern))), ())  # noqa: PTH207  # absolute patterns
 
@@ -116,7 +125,7 @@ class LocalHost:
             return PathInfo(
                 mode=status.st_mode & 0o7777,
                 uid=status.st_uid,
-                owner=_user_name(status.st_uid),
+                owner=trust.user_name(status.st_uid),
                 size=status.st_size,
                 is_directory=stat_modes.S_ISDIR(status.st_mode),
                 writable=os.access(path, os.W_OK),
@@ -223,13 +232,16 @@ class LocalHost:
         directory: str | None = None,
         on_line: Callable[[str], None] | None = None,
         stdin: str | None = None,
+        umask: int | None = None,
     ) -> Outcome:
         start = time.monotonic()
         command = tuple(argv)
         lines: deque[str] = deque(maxlen=2000)
         timed_out = threading.Event()
         environment = self._with(variables)
-        with child(command, environment, stderr=subprocess.STDOUT, directory=directory, stdin=stdin) as process:
+        with child(
+            command, environment, stderr=subprocess.STDOUT, directory=directory, stdin=stdin, umask=umask
+        ) as process:
 
             def stop() -> None:
                 timed_out.set()
@@ -257,8 +269,7 @@ class LocalHost:
         return outcome
 
     def start(self, argv: Sequence[str], *, log: str, variables: Mapping[str, str | None] | None = None) -> int:
-        Path(log).parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = files.open_state(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, mode=0o600)
         try:
             # Interrupted in the middle of `Popen`, it would run without the variables that it is found by.
             with interruption_deferred():
@@ -288,54 +299,23 @@ class LocalHost:
             raise StepFailed(f"process {pid} is not ours to stop: {error}") from error
         return True
 
+    def open_state(self, path: str, flags: int, *, mode: int = 0o600) -> int:
+        return files.open_state(path, flags, mode=mode)
+
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
-        # Created with its final mode and moved into place: no reader ever sees half a file, and a
-        # credential is never readable by others, not even for a moment.
-        target = Path(path)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        except OSError as error:
-            raise StepFailed(f"`{path}` could not be written: {error.strerror}") from error
-        try:
-            os.fchmod(descriptor, mode)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-            Path(temporary).replace(target)
-        except OSError as error:
-            Path(temporary).unlink(missing_ok=True)
-            raise StepFailed(f"`{path}` could not be written: {error.strerror}") from error
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        files.write(path, text, mode=mode)
+
+    def write_output(self, path: str, text: str, *, mode: int = 0o644) -> None:
+        files.write_output(path, text, mode=mode)
 
     def make_directory(self, path: str, *, mode: int = 0o755) -> None:
-        there = Path(path)
-        try:
-            if not there.is_dir():
-                there.mkdir(parents=True, exist_ok=True)
-                there.chmod(mode)
-        except OSError as error:
-            raise StepFailed(f"the directory `{path}` could not be made: {error.strerror}") from error
+        files.make_directory(path, mode=mode)
 
     def link(self, path: str, target: str) -> None:
-        temporary = Path(f"{path}.{os.getpid()}.new")
-        try:
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(target)
-            temporary.replace(path)
-        except OSError as error:
-            raise StepFailed(f"the link `{path}` could not be made: {error.strerror}") from error
+        files.link(path, target)
 
     def remove(self, path: str) -> None:
-        there = Path(path)
-        try:
-            if there.is_dir() and not there.is_symlink():
-                shutil.rmtree(there)
-            else:
-                there.unlink(missing_ok=True)
-        except OSError as error:
-            raise StepFailed(f"`{path}` could not be removed: {error}") from error
+        files.remove(path)
 
     def _with(self, variables: Mapping[str, str | None] | None) -> dict[str, str]:
         merged: dict[str, str | None] = {**self._environment, **(variables or {})}
@@ -351,15 +331,29 @@ def _bounded(look: Callable[[], T], otherwise: T, *, timeout_s: float = QUERY_TI
     return box[0] if box else otherwise
 
 
+def _answered(path: str, look: Callable[[], T]) -> T:
+    """Look at state of ours within the query limit; no answer is not "nothing there"."""
+    box: list[T] = []
+    raised: list[BaseException] = []
+
+    def answer() -> None:
+        try:
+            box.append(look())
+        except BaseException as error:  # noqa: BLE001  # raised again where it was asked
+            raised.append(error)
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    thread.join(QUERY_TIMEOUT_S)
+    if raised:
+        raise raised[0]
+    if not box:
+        raise ProbeError(f"`{path}` gives no answer", hint=f"`findmnt --target {path}` says what is mounted there")
+    return box[0]
+
+
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", errors="replace")
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _mount_of(path: Path, mounts: str) -> tuple[str, str]:

@@ -71,7 +71,19 @@ class RecordingHost:
         return self._keep(lambda: self._commands.__setitem__(stable(tuple(argv)), outcome), outcome)
 
     def read(self, path: str) -> str | None:
-        text = self._view.read(path)
+        return self._kept_text(path, self._view.read(path))
+
+    def require_trusted(self, path: str) -> None:
+        self._view.require_trusted(path)
+
+    def read_state(self, path: str) -> str | None:
+        return self._kept_text(path, self._view.read_state(path))
+
+    def read_link(self, path: str) -> str | None:
+        """Handed on and not kept: what it leads to is asked for by its own name."""
+        return self._view.read_link(path)
+
+    def _kept_text(self, path: str, text: str | None) -> str | None:
         kept = recordable(path, text) if text is not None else None
         # Nothing left of an environment: whoever asks again is told that there is none, which comes to the same.
         unsaid = kept is None or (not kept and bool(text))

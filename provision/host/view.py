@@ -118,6 +118,26 @@ class HostView(Protocol):
         """At most `limit` bytes from the beginning of a file; None where it is not there or not readable."""
         ...
 
+    def require_trusted(self, path: str) -> None:
+        """Raise `UntrustedPath` where another user could have written what lies at `path`, or could now.
+
+        Ask before anything below a directory that the user named is believed or run; `provision.trust` has the rule.
+        Raises `NotPermitted` where that cannot be looked at. A recorded machine has only what it recorded: fine.
+        """
+        ...
+
+    def read_state(self, path: str) -> str | None:
+        """The text of a file that we wrote (a record, receipt, stamp, key), or None where there is none.
+
+        Never through a link, from a pipe, or another user's: raises `UntrustedPath` for what is not a plain file of
+        the caller's or root's in directories of theirs, `NotPermitted` where it may not be read.
+        """
+        ...
+
+    def read_link(self, path: str) -> str | None:
+        """Where a link that we made leads, as it was written; None where there is none. Raises as `read_state`."""
+        ...
+
     def glob(self, pattern: str) -> tuple[str, ...]:
         """Paths that match, sorted."""
         ...
@@ -155,11 +175,13 @@ class Host(HostView, Protocol):
         directory: str | None = None,
         on_line: Callable[[str], None] | None = None,
         stdin: str | None = None,
+        umask: int | None = None,
     ) -> Outcome:
         """Run a command that changes something, in a process group of its own that ends with us.
 
         `variables` are set in its environment (None removes one); `on_line` sees every line of output as it comes.
-        `stdin` is what it reads: the way for a credential, which is in no list of processes and in no file.
+        `stdin` is what it reads: the way for a credential, which is in no list of processes and in no file. `umask` is
+        for what others are to read, such as an environment (0o022); without one, what it makes is for us alone.
         Raises `CommandFailed` with the end of the output on a status other than 0, on a timeout, and where the
         program is not installed.
         """
@@ -173,12 +195,30 @@ class Host(HostView, Protocol):
         """Send a signal; False where there is no such process (any more)."""
         ...
 
+    def open_state(self, path: str, flags: int, *, mode: int = 0o600) -> int:
+        """A descriptor of a file of ours, for a lock or a log, opened with `flags` (`os.O_…`).
+
+        Raises as `read_state` does, so what is written does not end up in another file; and `StepFailed`.
+        """
+        ...
+
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
-        """Write a file whole: created with its final mode beside its place, then moved there."""
+        """Write a file of ours whole: created with its final mode beside its place, then moved there.
+
+        What is there already is replaced, a link too. Raises `UntrustedPath` where others may write in its directory,
+        and `StepFailed` with what helps where the system refuses (no room, read-only, a directory in the way).
+        """
+        ...
+
+    def write_output(self, path: str, text: str, *, mode: int = 0o644) -> None:
+        """The same for a file that the user named: whoever else may write to its directory, which must exist."""
         ...
 
     def make_directory(self, path: str, *, mode: int = 0o755) -> None:
-        """Make a directory and its parents; `mode` is given to the last one only, and only if it is new."""
+        """Make a directory and its parents; `mode` is given to the last one only, and only if it is new.
+
+        Raises `UntrustedPath` where others may write to it, or to where it would be, also if it is there already.
+        """
         ...
 
     def link(self, path: str, target: str) -> None:

@@ -45,8 +45,10 @@ class Directories:
             # Looked at before it is made in: what the system says of a file in the way helps nobody.
             if problem := place and _problem(host, place):
                 raise StepFailed(problem, hint=_remedy(host, place, directory))
-            made += place is None or place.path != directory.path
-            host.make_directory(directory.path, mode=directory.mode)
+            # One of models may be a team's, in which others write: it is used as it is.
+            if place is None or place.path != directory.path:
+                host.make_directory(directory.path, mode=directory.mode)
+                made += 1
         return f"{made} made, {len(self.directories) - made} were there"
 
 

@@ -10,9 +10,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "provision"
 LAYERS = [
-    *("errors", "report", "secrets", "options", "config", "host", "facts", "catalog", "locks", "assume", "decision"),
-    *("environments", "diagnosis", "containers", "login", "serving", "steps", "plan", "launches", "checks", "runner"),
-    *("bootstrap", "bundle", "benchmark", "experiments", "slurm", "fleet", "cli"),
+    *("errors", "report", "secrets", "trust", "options", "config", "host", "facts", "catalog", "locks", "assume"),
+    *("decision", "environments", "diagnosis", "containers", "login", "serving", "steps", "plan", "launches", "checks"),
+    *("runner", "bootstrap", "bundle", "benchmark", "experiments", "slurm", "fleet", "cli"),
 ]
 # `facts` names GPUs by the catalog's table: data that knows nothing of facts.
 ALLOWED = {("facts", "catalog"), ("host", "secrets")}

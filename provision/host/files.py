@@ -1,0 +1,167 @@
+"""Changing files so that it is done whole or not at all, that nobody else has a say in it, and that a failure is told.
+
+What other users could have put in the way is refused (`provision.trust`); what the system refuses (a full disk, a
+read-only one, a directory in the way) becomes a `StepFailed` that names the path and what helps.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from provision import trust
+from provision.errors import StepFailed
+
+# Directories on the way to one of ours: what is installed under them is for every user to run.
+_ABOVE_MODE = 0o755
+
+
+def read_state(path: str, limit: int) -> str | None:
+    """The text of a file of ours, None where there is none. Raises what `trust.open_state` raises."""
+    try:
+        descriptor = trust.open_state(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise failed("read", path, error) from error
+    with os.fdopen(descriptor, "rb") as stream:
+        try:
+            raw = stream.read(limit + 1)
+        except OSError as error:
+            raise failed("read", path, error) from error
+    if len(raw) > limit:
+        raise StepFailed(f"`{path}` is larger than any file of this kind is", hint=f"`rm {shlex.quote(path)}`")
+    return raw.decode("utf-8", errors="replace")
+
+
+def open_state(path: str, flags: int, *, mode: int) -> int:
+    """A descriptor of a file of ours, made where `flags` say so; the directory above it, too."""
+    if flags & os.O_CREAT:
+        make_directory(str(Path(path).parent), mode=_ABOVE_MODE)
+    try:
+        return trust.open_state(path, flags, mode=mode)
+    except OSError as error:
+        raise failed("opened", path, error) from error
+
+
+def write(path: str, text: str, *, mode: int) -> None:
+    """Write a file of ours whole."""
+    make_directory(str(Path(path).parent), mode=_ABOVE_MODE)
+    write_output(path, text, mode=mode)
+
+
+def write_output(path: str, text: str, *, mode: int) -> None:
+    """The same where the user said that it is to be, whoever else may write there; its directory must exist."""
+    # Created with its final mode and moved into place: no reader ever sees half a file, a link that is there is
+    # replaced and not followed, and a credential is never readable by others, not even for a moment.
+    target = Path(path)
+    with _told("written", path):
+        descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fchmod(stream.fileno(), mode)
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def make_directory(path: str, *, mode: int) -> None:
+    """Make a directory that nobody else can write to, with those above it; one that is there is only looked at."""
+    trust.require(path)
+    missing: list[Path] = []
+    there = Path(path)
+    with _told("made", path):
+        while not os.path.lexists(there):
+            missing.append(there)
+            there = there.parent
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+        for directory in reversed(missing):
+            with suppress(FileExistsError):
+                directory.mkdir(mode=0o700)
+                directory.chmod(mode if directory == missing[0] else _ABOVE_MODE)
+    if missing:
+        # Somebody else may have been quicker.
+        trust.require(path)
+
+
+def link(path: str, target: str) -> None:
+    """Make `path` a link to `target`, in place of an older link, in one step."""
+    trust.require(str(Path(path).parent))
+    temporary = Path(f"{path}.{os.getpid()}.new")
+    with _told("made", path):
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(target)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def remove(path: str) -> None:
+    """Remove a file, link or tree; links are removed and not followed."""
+    trust.require(path, itself=False)
+    there = Path(path)
+    with _told("removed", path):
+        if there.is_dir() and not there.is_symlink():
+            shutil.rmtree(there)
+        else:
+            there.unlink(missing_ok=True)
+
+
+def failed(done: str, path: str, error: OSError) -> StepFailed:
+    """A `StepFailed` that names the path, what the system said, and what helps."""
+    at = error.filename if isinstance(error.filename, str) and error.filename else path
+    where = "" if at == path or Path(at).name.startswith(".") else f" (at `{at}`)"
+    return StepFailed(f"`{path}` could not be {done}: {_reason(error, at)}{where}", hint=_remedy(error, path, at))
+
+
+def _reason(error: OSError, at: str) -> str:
+    if error.errno == errno.ENOSPC and _inodes_are_out(at):
+        return "no inodes left on the file system"
+    return error.strerror or str(error)
+
+
+def _remedy(error: OSError, path: str, at: str) -> str:
+    quoted = shlex.quote(str(Path(path).parent))
+    remedies = {
+        errno.ENOSPC: f"make room (`df -h {quoted}`, `df -i {quoted}`) and run the same command again",
+        errno.EDQUOT: f"your quota there is used up (`quota`, `du -sh {quoted}`): make room and run the same again",
+        errno.EROFS: f"the file system is mounted read-only (`findmnt --target {quoted}`): mount it writable, "
+        "or name another place with `--prefix`",
+        errno.EIO: f"the disk or its network does not answer well (`sudo dmesg`, `findmnt --target {quoted}`)",
+        errno.EISDIR: f"`rm -r {shlex.quote(path)}`, and run the same command again",
+        errno.ENOTDIR: f"`rm {shlex.quote(at)}` if that file is not wanted, or name another place with `--prefix`",
+        errno.ENOTEMPTY: "something writes there at this moment: run the same command again",
+        errno.ENAMETOOLONG: "name a shorter place with `--prefix`",
+    }
+    denied = f"`ls -ld {quoted}` says who may: run this as that user, or name another place with `--prefix`"
+    return remedies.get(error.errno or 0, denied if isinstance(error, PermissionError) else f"`ls -la {quoted}`")
+
+
+def _inodes_are_out(path: str) -> bool:
+    there = Path(path)
+    with suppress(OSError):
+        while not there.exists():
+            there = there.parent
+        status = os.statvfs(there)
+        return bool(status.f_files) and status.f_favail == 0
+    return False
+
+
+@contextmanager
+def _told(done: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise failed(done, path, error) from error
