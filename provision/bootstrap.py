@@ -21,6 +21,7 @@ from provision.facts.gather import with_disks
 from provision.facts.machine import summary
 from provision.facts.pythons import probe_python
 from provision.host import HostView
+from provision.host.addresses import is_loopback
 from provision.host.local import LocalHost
 from provision.locks import sizes
 from provision.plan import Plan
@@ -76,7 +77,7 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     if wishes.port == "auto":
         decision = replace(decision, serve=_on_a_free_port(view, decision, name))
     directory = record.directory_of(f"{decision.places.prefix}/servers", name)
-    key = _key(view, decision, manner, directory)
+    key, made = _key(view, decision, wishes, manner, directory)
     launch = launches.of(
         view,
         decision,
@@ -96,9 +97,9 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         wheels=manner.wheels,
     )
     built = plan.leaving_out(built, _left_out(built, manner))
-    if "server" not in built.left_out and not key and (opened := keys.open_to_all(decision)):
+    if _launches(manner) and not key and (opened := keys.open_to_all(decision.serve, *decision.engine)):
         built = replace(built, decision=replace(decision, findings=(*decision.findings, opened)))
-    return replace(built, machine=summary(asked.facts))
+    return replace(built, machine=summary(asked.facts), made_key=made)
 
 
 def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Watcher | None = None) -> Report:
@@ -119,6 +120,7 @@ def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Wa
         "prefix": decision.places.prefix,
         "machine": plan_.machine,
         "dry_run": dry_run,
+        "key_file": plan_.launch.key_file,
     }
     return replace(report, data={**data, **report.data})
 
@@ -160,17 +162,26 @@ def _model(view: HostView, decision: Decision) -> str | None:
     return model
 
 
-def _key(view: HostView, decision: Decision, manner: Manner, directory: str) -> str | None:
-    """The key that the server is to ask for. Raises `UsageError` where it cannot be one, or cannot be asked for."""
+def _key(
+    view: HostView, decision: Decision, wishes: Options, manner: Manner, directory: str
+) -> tuple[str | None, str | None]:
+    """The key that the server is to ask for, and the same again where it was made here.
+
+    Raises `UsageError` where it cannot be one or cannot be asked for, and where the server would answer everyone.
+    """
     # A server that has a key keeps it: a run without the variable must not open it to everyone.
     key = keys.check(manner.api_key) if manner.api_key else keys.of(view, directory)
-    if key and decision.hosting:
-        hint = "unset `SGPROV_API_KEY`" if manner.api_key else "choose another name with `--name`"
-        raise UsageError(
-            "a server in a container gets no API key in this version, and would answer everyone",
-            hint=f"{hint}, and let a proxy in front of the server ask for the key",
-        )
-    return key
+    serve = decision.serve
+    if key or wishes.allow_unauthenticated or is_loopback(serve.host) or not _launches(manner):
+        return key, None
+    keys.check_open(serve, *decision.engine)
+    made = keys.new()
+    return made, made
+
+
+def _launches(manner: Manner) -> bool:
+    """Whether a server is to be started at all."""
+    return manner.smoke and "server" not in manner.skip and (not manner.only or "server" in manner.only)
 
 
 def _restarts_of(view: HostView, directory: str) -> int:

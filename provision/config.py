@@ -57,6 +57,7 @@ class Options:
     image: str | None = None
     container_engine: str | None = None
     extra: tuple[str, ...] | None = None
+    allow_unauthenticated: bool | None = None
 
 
 def process_environment() -> dict[str, str]:
@@ -109,7 +110,17 @@ def _from_file(file: str | None) -> Options:
         raise UsageError(f"`{path}` is not valid YAML: {error}") from error
     if not isinstance(given, dict):
         raise UsageError(f"`{path}` must hold keys and values, not a {type(given).__name__}")
+    if not file:
+        _refuse_unsaid(given, source=f"`{path}`")
     return _merge(Options(), given, source=f"`{path}`")
+
+
+def _refuse_unsaid(given: Mapping[Any, Any], *, source: str) -> None:
+    """Raise `UsageError` for what counts only where somebody asks for it knowingly."""
+    for key in given:
+        if key in OPTION and OPTION[key].explicit:
+            hint = f"give `{OPTION[key].flag}`, or name the file that says so with `--config`"
+            raise UsageError(f"`{key}` is not taken from {source}", hint=hint)
 
 
 def _from_variables() -> dict[str, str]:
@@ -120,6 +131,7 @@ def _from_variables() -> dict[str, str]:
         if not name.startswith(VARIABLE_PREFIX) or not value:
             continue
         if key in known:
+            _refuse_unsaid({key: value}, source=f"`{name}`")
             given[key] = value
         elif key not in _OTHER_VARIABLES and (near := difflib.get_close_matches(key, known, n=1, cutoff=0.75)):
             raise UsageError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from msgspec import structs
 
@@ -15,10 +16,13 @@ from provision.containers.run import Container, Gpus, Mount, Publish
 from provision.decision import Decision, Hosting
 from provision.environments import interpreters
 from provision.host import HostView
+from provision.serving import keys
 from provision.serving.launch import Inside, Launch, render, url_of
 from provision.serving.ports import DerivedPort
 from provision.serving.tiny_model import SERVED_NAME
 
+# Where a container has the key that its clients must have.
+_KEY_INSIDE = f"/run/sgprov/{keys.FILE}"
 _EVERYWHERE = "0.0.0.0"  # noqa: S104  # inside a container; what is reached from outside is published
 
 
@@ -34,16 +38,17 @@ def of(
 ) -> Launch:
     """The launch of a decision; `model` as bootstrap resolved it, `name` the server's.
 
-    `key_file` is for a process: a container gets no key.
+    `key_file` holds the key that clients must have; a container has it mounted.
     """
     if decision.hosting is None:
         return as_process(decision, model or "", wishes, key_file=key_file)
     if decision.image is None:
-        container = _of_stack(view, decision, decision.hosting, model or "", wishes)
+        container = _of_stack(view, decision, decision.hosting, model or "", wishes, keyed=key_file is not None)
     else:
-        container = _of_image(view, decision, decision.hosting, decision.image, model)
-    container = replace(container, name=f"sgprov-{name}", restarts=restarts)
-    return _contained(decision, container, model or "")
+        container = _of_image(view, decision, decision.hosting, decision.image, model, keyed=key_file is not None)
+    mounts = (*container.mounts, *_key_mounts(key_file))
+    container = replace(container, name=f"sgprov-{name}", restarts=restarts, mounts=mounts)
+    return replace(_contained(decision, container, model or ""), key_file=key_file)
 
 
 def as_process(decision: Decision, model: str, wishes: Options, *, key_file: str | None = None) -> Launch:
@@ -62,10 +67,20 @@ def as_process(decision: Decision, model: str, wishes: Options, *, key_file: str
     return render(stack.engine, stack.version, serve, python=python, model_path=path, given=given, key_file=key_file)
 
 
-def _of_stack(view: HostView, decision: Decision, hosting: Hosting, model: str, wishes: Options) -> Container:
+def _key_mounts(key_file: str | None) -> Iterator[Mount]:
+    """The key and what hands it to the engine. A variable would be shown by the engine to everyone who may ask it."""
+    if key_file is not None:
+        script = str(PurePosixPath(key_file).with_name(keys.SCRIPT))
+        yield Mount(source=key_file, target=_KEY_INSIDE)
+        yield Mount(source=script, target=str(PurePosixPath(_KEY_INSIDE).with_name(keys.SCRIPT)))
+
+
+def _of_stack(
+    view: HostView, decision: Decision, hosting: Hosting, model: str, wishes: Options, *, keyed: bool
+) -> Container:
     """The environment, its Python and the model, each mounted where it is: paths in it are absolute."""
     inner = replace(decision, serve=structs.replace(decision.serve, host=_EVERYWHERE))
-    launch = as_process(inner, model, replace(wishes, gpus=None))
+    launch = as_process(inner, model, replace(wishes, gpus=None), key_file=_KEY_INSIDE if keyed else None)
     places, path = decision.places, _path(decision, model)
     mounts = [Mount(source=f"{places.prefix}/environments", target=f"{places.prefix}/environments")]
     bytecode = plan.bytecode_of(places)
@@ -97,10 +112,13 @@ def _of_stack(view: HostView, decision: Decision, hosting: Hosting, model: str, 
     )
 
 
-def _of_image(view: HostView, decision: Decision, hosting: Hosting, image: Image, model: str | None) -> Container:
+def _of_image(
+    view: HostView, decision: Decision, hosting: Hosting, image: Image, model: str | None, *, keyed: bool
+) -> Container:
     places, serve = decision.places, structs.replace(decision.serve, host=_EVERYWHERE)
     path = _path(decision, model or "")
-    launch = render(image.engine, image.version, serve, python=image.python, model_path=path)
+    key_file = _KEY_INSIDE if keyed else None
+    launch = render(image.engine, image.version, serve, python=image.python, model_path=path, key_file=key_file)
     variables, mounts, secrets = dict(launch.variables), list[Mount](), image.secrets
     if image.cache:
         mounts.append(Mount(source=places.nim, target=image.cache, writable=True))
@@ -141,6 +159,7 @@ def _contained(decision: Decision, container: Container, model: str) -> Launch:
             program=container.program,
             name=container.name,
             port=serve.port,
+            address=serve.host,
             secrets=container.secrets,
             restarts=container.restarts,
         ),

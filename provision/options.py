@@ -23,7 +23,7 @@ class Option:
 
     `metavar` stands for its value, `help` is the flag's, `default` says what holds where nobody asks, `example` is a
     value as YAML. `between` are the smallest and the largest number, both included. An option without a flag is asked
-    for behind `--`.
+    for behind `--`. An `explicit` one is taken from no variable, and from no file that nobody named.
     """
 
     name: str
@@ -35,6 +35,7 @@ class Option:
     short: str | None = None
     has_flag: bool = True
     between: tuple[float, float] | None = None
+    explicit: bool = False
 
     @property
     def flag(self) -> str:
@@ -51,6 +52,10 @@ class Option:
             raise UsageError(f"`python: {given}` in {source} is a number", hint='quote it: `python: "3.10"`')
         if self.kind is tuple:
             return self._words(given, source=source)
+        if self.kind is bool:
+            if not isinstance(given, bool):
+                raise UsageError(f"`{self.name}` in {source} must be `true` or `false`, not `{given}`")
+            return given
         if isinstance(given, bool) or not isinstance(given, (str, int, float)):
             raise UsageError(f"`{self.name}` in {source} must be {_TYPES[self.kind]}, not a {type(given).__name__}")
         try:
@@ -212,6 +217,15 @@ OPTIONS = (
         help="Address to listen on, such as 0.0.0.0.",
         default="the target's, mostly 127.0.0.1",
         example="127.0.0.1",
+    ),
+    Option(
+        name="allow_unauthenticated",
+        kind=bool,
+        metavar="",
+        help="Serve on an open address without a key: whoever reaches it may use, change and stop the server.",
+        default="false: a server on an open address asks for a key",
+        example="true",
+        explicit=True,
     ),
     Option(
         name="name",

@@ -60,6 +60,8 @@ class Plan:
     steps: tuple[Step, ...]
     launch: Launch
     left_out: frozenset[str] = field(default_factory=frozenset)
+    # The key that was made for a server on an open address: to be shown once.
+    made_key: str | None = field(default=None, repr=False)
     # What the machine is, in a few words, for reports: `facts.machine.summary`.
     machine: dict[str, Any] = field(default_factory=dict)
 

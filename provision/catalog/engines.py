@@ -106,6 +106,13 @@ class PortRow(Ranged, frozen=True, kw_only=True):
     wrap_since: str | None = None
 
 
+class AdminRow(Ranged, frozen=True, kw_only=True):
+    """Routes that need no more right than a chat does, and what whoever may call them does to the server."""
+
+    does: str
+    routes: tuple[str, ...]
+
+
 class Engine(Row, frozen=True, kw_only=True):
     """One engine; `since` is the oldest version the rows were checked for."""
 
@@ -119,6 +126,7 @@ class Engine(Row, frozen=True, kw_only=True):
     log: tuple[LogRow, ...]
     ports: tuple[PortRow, ...]
     dp_attention: tuple[str, ...] = ()
+    admin: tuple[AdminRow, ...] = ()
 
     def rows(self, rows: Iterable[R], version: str) -> tuple[R, ...]:
         """Those that hold for a version. Raises `UsageError` for one that is none, or older than any that is known."""
@@ -126,6 +134,10 @@ class Engine(Row, frozen=True, kw_only=True):
         if exact < Version(self.since):
             raise UsageError(f"{self.name} {version} is older than {self.since}, the oldest that sgprov can launch")
         return tuple(row for row in rows if row.holds(exact))
+
+    def takes_key(self, version: str) -> bool:
+        """Whether it can be given a key that its clients have to know, and that no other user of the machine sees."""
+        return self.rows(self.launch, version)[0].with_key is not None
 
     def probe(self, version: str) -> Probe:
         return self.rows(self.probes, version)[0]

@@ -43,6 +43,7 @@ class Context:
     # False for a recorded machine: its files can be read as text only.
     local: bool = True
     network_wait_s: float = NETWORK_WAIT_S
+    allow_unauthenticated: bool = False
     _answers: dict[str, Any] = field(default_factory=dict, repr=False)
     _guard: ThreadLock = field(default_factory=ThreadLock, repr=False)
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from urllib.parse import urlsplit
 
+from msgspec.structs import replace as replace_setting
+
+from provision.catalog.rows import Serve
 from provision.checks.base import Context, bootstrap, check, error, has_decision, warning
-from provision.checks.own import own_pids, prefix_of
+from provision.checks.own import living, own_pids, prefix_of, servers
+from provision.errors import UsageError
 from provision.host import Listener
 from provision.report import Finding
 from provision.serving import keys
@@ -86,20 +91,41 @@ def port_ephemeral(context: Context) -> Iterator[Finding]:
 
 
 @_check(
-    "port-open",
-    "Who can reach the server",
-    looks_at="the address that the server will listen on, and whether it asks for a key",
-    why="an endpoint without a key that others can reach serves whoever finds it",
-    remedy="`sgprov bootstrap --bind 127.0.0.1`, or a key in `SGPROV_API_KEY`, and a firewall",
-    applies=has_decision,
+    "endpoint-open",
+    "Nobody is served without a key who reaches the server from elsewhere",
+    looks_at="the address that each server listens on, or will, and whether it asks for a key",
+    why="an endpoint without a key serves whoever finds it, and lets them change its weights, write files and stop it",
+    remedy="`sgprov bootstrap` without `--allow-unauthenticated`, which makes a key; or `--bind 127.0.0.1`",
 )
-def port_open(context: Context) -> Iterator[Finding]:
-    name = context.target.name if context.target else ""
+def endpoint_open(context: Context) -> Iterator[Finding]:
+    running = _open_servers(context)
+    yield from running.values()
+    decision, name = context.decision, context.target.name if context.target else ""
     # Whether a server by that name has a key; what it is goes nowhere.
     has_key = context.view.stat(f"{context.servers}/{name}/{keys.FILE}") is not None
-    opened = keys.open_to_all(context.decision) if context.decision else None
-    if opened and not has_key and not context.credential("SGPROV_API_KEY"):
+    if not decision or name in running or has_key or context.credential("SGPROV_API_KEY"):
+        return
+    engine, version = decision.engine
+    if context.allow_unauthenticated and (opened := keys.open_to_all(decision.serve, engine, version)):
         yield replace(opened, check="")
+    elif not context.allow_unauthenticated:
+        try:
+            keys.check_open(decision.serve, engine, version)
+        except UsageError as refused:
+            yield error(str(refused), refused.hint or "")
+
+
+def _open_servers(context: Context) -> dict[str, Finding]:
+    """Servers that run here and answer everyone, by name."""
+    found = {}
+    for one in servers(context):
+        if one.pid not in living(context)[one.name] or one.key_file:
+            continue
+        address = one.container.address if one.container else one.serve.host if one.serve else "127.0.0.1"
+        serve = replace_setting(one.serve or Serve(), host=address, port=urlsplit(one.url).port or 0)
+        if opened := keys.open_to_all(serve, one.engine, one.version):
+            found[one.name] = replace(opened, check="", text=f"`{one.name}` runs: {opened.text}")
+    return found
 
 
 def _strangers(context: Context, ports: tuple[int, ...] | list[int]) -> tuple[Listener, ...]:
@@ -117,4 +143,4 @@ def _remedy(context: Context, one: Listener) -> str:
     return f"{auto} takes the next free one; `--free-port` stops this one, or `{stop}`"
 
 
-CHECKS = (port_free, port_derived_free, port_privileged, port_ephemeral, port_open)
+CHECKS = (port_free, port_derived_free, port_privileged, port_ephemeral, endpoint_open)

@@ -46,6 +46,7 @@ def look(
         credential=credential,
         local=local,
         network_wait_s=network_wait_s,
+        allow_unauthenticated=bool(wishes.allow_unauthenticated),
     )
 
 

@@ -65,6 +65,8 @@ def _flag(name: str) -> Callable[[F], F]:
     """The flag of an option, as the table has it."""
     row = OPTION[name]
     words = (row.flag, *((row.short,) if row.short else ()))
+    if row.kind is bool:
+        return click.option(row.flag, row.name, is_flag=True, default=None, help=row.help)
     kind = None if row.kind is str else row.kind
     return click.option(*words, row.name, type=kind, metavar=row.metavar, help=row.help)
 

@@ -104,3 +104,10 @@ class Decision:
     findings: tuple[Finding, ...] = ()
     download_bytes: int | None = None
     disk_bytes: int | None = None
+
+    @property
+    def engine(self) -> tuple[str, str]:
+        """The engine and its version."""
+        source = self.image or self.stack
+        assert source is not None  # noqa: S101  # a decision has one of them
+        return source.engine, source.version

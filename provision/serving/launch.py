@@ -22,11 +22,12 @@ _ELSEWHERE = ("model", "extra")
 
 @dataclass(frozen=True, kw_only=True)
 class Inside:
-    """The container that a server runs in. `secrets` are names of variables that the engine hands on by itself."""
+    """The container that a server runs in: where it is published, and the variables that the engine hands on by name."""
 
     program: Literal["docker", "podman"]
     name: str
     port: int
+    address: str = "127.0.0.1"
     secrets: tuple[str, ...] = ()
     restarts: int = 0
 
@@ -116,8 +117,9 @@ def _command(row: Engine, version: str, words: dict[str, str], key_file: str | N
         return launch.argv
     if launch.with_key is None:
         raise UsageError(
-            f"{row.name} {version} takes a key only where every user of the machine can read it",
-            hint="unset `SGPROV_API_KEY`, and let a proxy in front of the server ask for the key",
+            f"{row.name} {version} cannot ask for a key, or only for one that every user of the machine can read",
+            hint="unset `SGPROV_API_KEY` (and remove `api-key` beside the server's record, where it has one), and let a"
+            " proxy in front of the server ask for the key",
         )
     words |= {"key": key_file, "script": str(PurePosixPath(key_file).with_name(SCRIPT))}
     return launch.with_key
