@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import msgspec
 
 from provision import bootstrap as bootstrapping
 from provision import config
-from provision.cli import common, places, progress, render
+from provision.cli import common, endpoint, places, progress, render
 from provision.cli.output import Shown
 from provision.host.local import LocalHost
 from provision.plan import Plan
@@ -81,7 +80,7 @@ def bootstrap(
         command="bootstrap",
         data=report_data(report),
         text=lambda screen: _show(
-            report, screen, stopped=stop, place=places.flag_for(host, plan.decision.places.prefix)
+            report, plan, screen, stopped=stop, place=places.flag_for(host, plan.decision.places.prefix)
         ),
         ok=report.ok,
         changed=report.changed,
@@ -113,17 +112,13 @@ def report_data(report: Report) -> dict[str, Any]:
     }
 
 
-def _show(report: Report, screen: Console, *, stopped: bool, place: str) -> None:
+def _show(report: Report, plan: Plan, screen: Console, *, stopped: bool, place: str) -> None:
     render.show_report(report, screen, steps=False)
-    endpoint = report.data.get("endpoint")
-    if not report.ok or not endpoint:
+    if not report.ok or not report.data.get("endpoint"):
         return
+    name = bootstrapping.name_of(plan)
     if stopped:
-        screen.print(f"verified, and stopped again: [bold]sgprov serve start{place}[/] brings it back")
+        screen.print(f"verified, and stopped again: [bold]sgprov serve start {name}{place}[/] brings it back")
+        endpoint.show_key(screen, plan)
         return
-    screen.print()
-    screen.print(f"[bold green]serving[/] at [bold]{endpoint}[/]", markup=True)
-    names = report.data.get("smoke", {}).get("smoke-models", {}).get("models") or ["default"]
-    body = json.dumps({"model": names[0], "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16})
-    screen.print(f"  curl {endpoint}/chat/completions -H 'Content-Type: application/json' -d '{body}'", markup=False)
-    screen.print(f"  sgprov serve status | logs | stop{place}", markup=False)
+    endpoint.show(screen, report, plan, name=name, place=place)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from provision import bootstrap, config
-from provision.cli import common, keeping_up, progress, render, telemetry
+from provision.cli import common, endpoint, keeping_up, progress, render, telemetry
 from provision.cli.bootstrap import report_data
 from provision.cli.output import Shown
 from provision.cli.places import prefixes
@@ -22,6 +22,9 @@ from provision.serving.status import Status, status
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from provision.plan import Plan
+    from provision.report import Report
 
 name_argument = click.argument("name", required=False)
 _STYLE = {"running": "green", "starting": "cyan", "stopped": "dim"}
@@ -82,11 +85,17 @@ def start(
     return Shown(
         command="serve",
         data=report_data(report),
-        text=lambda screen: render.show_report(report, screen, steps=False),
+        text=lambda screen: _started(report, plan, screen),
         ok=report.ok,
         changed=report.changed,
         exit_status=report.exit_status,
     )
+
+
+def _started(report: Report, plan: Plan, screen: Console) -> None:
+    render.show_report(report, screen, steps=False)
+    if report.ok:
+        endpoint.show_key(screen, plan)
 
 
 def _refuse_settings(flags: dict[str, Any], extra: tuple[str, ...], *, free_port: bool) -> None:

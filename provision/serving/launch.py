@@ -22,7 +22,7 @@ _ELSEWHERE = ("model", "extra")
 
 @dataclass(frozen=True, kw_only=True)
 class Inside:
-    """The container that a server runs in: where it is published, and the variables that the engine hands on by name."""
+    """The container that a server runs in, and where it is published. `secrets` are handed on by the engine by name."""
 
     program: Literal["docker", "podman"]
     name: str

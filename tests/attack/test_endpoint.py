@@ -10,20 +10,28 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from fakes import FakeHost
 
+from provision.bootstrap import Manner, make_plan
+from provision.catalog.load import Catalog
+from provision.catalog.rows import Serve
 from provision.cli import main
-from provision.errors import ProbeError, ServingFailed
+from provision.config import Options
+from provision.errors import ProbeError, ServingFailed, UsageError
 from provision.host import Listener
+from provision.host.addresses import is_loopback
 from provision.host.local import LocalHost
+from provision.plan import Plan
 from provision.serving import keys, listening, record, server
 from provision.serving.client import NoAnswer
 from provision.serving.launch import Launch
 from provision.serving.ports import DerivedPort
 from provision.serving.record import Server
+from provision.steps.server import StartServer
 
 KEY = "k3y-" + "0123456789abcdef" * 2
 
@@ -172,3 +180,68 @@ def test_the_key_stays_where_the_owner_cannot_be_told(host: FakeHost) -> None:
     with pytest.raises(NoAnswer, match="the key was not sent") as caught:
         given()
     assert KEY not in str(caught.value)
+
+
+def planned(target: str, *, host: FakeHost | None = None, manner: Manner | None = None, **wishes: Any) -> Plan:
+    host = host or FakeHost()
+    host.variables["HOME"] = "/home/ada"
+    return make_plan(host, Options(target=target, **wishes), manner, assumed="target")
+
+
+TARGETS = [target.name for target in Catalog().targets]
+
+
+@pytest.mark.tried("open endpoint", "each target as it comes: either nobody else reaches it, or it asks for a key")
+@pytest.mark.parametrize("target", TARGETS)
+def test_no_target_serves_everyone(target: str) -> None:
+    plan = planned(target)
+    step = next(step for step in plan.steps if isinstance(step, StartServer))
+    assert is_loopback(plan.decision.serve.host) or (step.key and plan.launch.key_file)
+    assert (plan.made_key or "no key") not in repr(plan)
+
+
+@pytest.mark.tried("open endpoint", "each target is bound to an open address: it asks for a key, or is refused")
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.1.2.3", "a-host", "localhost.evil.example"])
+def test_an_open_address_is_not_served_without_a_key(target: str, address: str) -> None:
+    if target in {"a40-lmdeploy", "gb10-nim", "nim"}:
+        with pytest.raises(UsageError, match="cannot ask for a key") as refused:
+            planned(target, bind=address)
+        assert "--allow-unauthenticated" in (refused.value.hint or "")
+        opened = planned(target, bind=address, allow_unauthenticated=True)
+        assert "endpoint-open" in {finding.check for finding in opened.decision.findings}
+        return
+    plan = planned(target, bind=address)
+    step = next(step for step in plan.steps if isinstance(step, StartServer))
+    assert step.key and step.key == plan.made_key and len(step.key) >= 43
+    assert planned(target, bind=address).made_key != plan.made_key
+
+
+@pytest.mark.tried(
+    "open endpoint", "a server that has a key is started again: without the variable, or told to be open"
+)
+def test_a_kept_key_stays_in_force() -> None:
+    host = FakeHost()
+    prefix = planned("a100", bind="0.0.0.0").decision.places.prefix
+    keys.give(host, f"{prefix}/servers/a100", KEY)
+    for allowed in (None, True):
+        plan = planned("a100", host=host, bind="0.0.0.0", allow_unauthenticated=allowed)
+        step = next(step for step in plan.steps if isinstance(step, StartServer))
+        assert (step.key, plan.made_key, bool(plan.launch.key_file)) == (KEY, None, True)
+
+
+def test_nothing_is_made_where_nothing_is_launched() -> None:
+    assert planned("a40-lmdeploy", bind="0.0.0.0", manner=Manner(smoke=False)).made_key is None
+    assert planned("a100", bind="0.0.0.0", manner=Manner(skip=("server", "smoke"))).made_key is None
+
+
+def test_the_warning_names_the_routes_that_change_the_server_by_version() -> None:
+    def routes(version: str) -> list[str]:
+        found = keys.open_to_all(Serve(host="0.0.0.0"), "sglang", version)
+        assert found and all(f"`{route}`" in found.text for route in found.data["routes"])
+        return list(found.data["routes"])
+
+    assert {"/update_weights_from_disk", "/flush_cache", "/start_profile", "/configure_logging"} <= set(
+        routes("0.5.23")
+    )
+    assert "/configure_logging" not in routes("0.4.0.post2") and "/v1/files" in routes("0.4.0.post2")

@@ -297,20 +297,6 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert (ran.stdout.splitlines(), ran.stderr) == (["{", "0"], "")
 
 
-def test_a_server_that_everyone_may_use_is_a_warning(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def warned(*more: str) -> bool:
-        status, out, _ = run(capsys, "plan", "--target", "runpod-a40", "--assume", "target", "--json", *more)
-        assert status == 0
-        return "endpoint-open" in [finding["check"] for finding in json.loads(out)["findings"]]
-
-    assert warned()
-    assert not warned("--bind", "127.0.0.1")
-    monkeypatch.setenv("SGPROV_API_KEY", "planted-key-1")
-    assert not warned()
-
-
 def test_a_key_for_the_engine_is_printed_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
     for form in ((), ("--json",)):
         _, out, err = run(capsys, "plan", "--target", "a100", "--assume", *form, "--", "--api-key", "planted-key")

@@ -21,17 +21,17 @@ MACHINES: dict[str, tuple[int, str, set[str], str]] = {
     "a40-runpod": (
         4,
         "blocked",
-        {"model-there", "port-free", "port-open"},
+        {"model-there", "port-free"},
         "sgprov bootstrap --target runpod-a40 --model Qwen/Qwen3-0.6B --port auto",
     ),
     "gb10": (
         4,
         "blocked",
-        {"model-there", "port-open"},
+        {"model-there"},
         "sgprov bootstrap --target gb10 --model Qwen/Qwen3-0.6B",
     ),
-    "a100x7-pairs": (0, "degraded", {"topology-nvlink", "port-open"}, "sgprov bootstrap --target a100"),
-    "a100x8-nvlink-mesh": (0, "degraded", {"port-open"}, "sgprov bootstrap --target a100"),
+    "a100x7-pairs": (0, "degraded", {"topology-nvlink"}, "sgprov bootstrap --target a100"),
+    "a100x8-nvlink-mesh": (0, "ready", set(), "sgprov bootstrap --target a100"),
     "b200-cuinit": (4, "blocked", {"driver-cuda-starts"}, "sudo systemctl restart nvidia-fabricmanager"),
     "slurm-node": (0, "degraded", {"slurm-controller", "slurm-munge"}, "sgprov bootstrap --target h100"),
     "t4-old-driver": (

@@ -45,7 +45,7 @@ def test_two_hosts_to_a_chat_over_the_network(tmp_path: Path) -> None:
                 name,
                 *("-v", f"{shared}:/srv/shared", "--shm-size", "1g"),
                 sgprov_host_prefix=f"/srv/shared/{name}",
-                sgprov_host_options=["--bind", "0.0.0.0", "--port", "30000"],
+                sgprov_host_options=["--bind", "0.0.0.0", "--port", "30000", "--allow-unauthenticated"],
             )
         fleet.ready()
         for name in fleet.addresses:

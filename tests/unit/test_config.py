@@ -83,7 +83,23 @@ def test_the_table_holds_every_option_once_with_an_example_that_is_valid(tmp_pat
     assert sorted(OPTION) == sorted(one.name for one in fields(config.Options)) and len(OPTION) == len(OPTIONS)
     for one in OPTIONS:
         (tmp_path / "sgprov.yml").write_text(f"{one.name}: {one.example}\n")
-        assert getattr(config.load({}), one.name) not in (None, ())
+        named = str(tmp_path / "sgprov.yml") if one.explicit else None
+        assert getattr(config.load({}, file=named), one.name) not in (None, ())
+
+
+def test_what_opens_a_server_to_everyone_is_said_knowingly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = tmp_path / "sgprov.yml"
+    named.write_text("allow_unauthenticated: true\n")
+    with pytest.raises(UsageError, match="`allow_unauthenticated` is not taken from"):
+        config.load({})
+    assert config.load({}, file=str(named)).allow_unauthenticated
+    named.write_text("allow_unauthenticated: 1\n")
+    with pytest.raises(UsageError, match="must be `true` or `false`"):
+        config.load({}, file=str(named))
+    named.unlink()
+    monkeypatch.setenv("SGPROV_ALLOW_UNAUTHENTICATED", "true")
+    with pytest.raises(UsageError, match="is not taken from `SGPROV_ALLOW_UNAUTHENTICATED`"):
+        config.load({})
 
 
 def test_every_flag_that_says_what_is_wanted_is_a_row_of_the_table() -> None:

@@ -46,7 +46,7 @@ def test_gb10() -> None:
     plan = planned("gb10")
     assert [step.id for step in plan.steps] == ["directories", "image", "model", "port", "server", "smoke", "receipt"]
     told = words(plan)
-    assert "--gpus all --shm-size 32g --publish 0.0.0.0:30000:30000" in told
+    assert "--gpus all --shm-size 32g --publish 127.0.0.1:30000:30000" in told
     assert "source=/home/ada/.cache/huggingface" in told and "source=/home/ada/gb10/models/Qwen3-8B-NVFP4" in told
     assert "lmsysorg/sglang:latest-cu130 python3 -m sglang.launch_server" in told
     assert "--quantization modelopt_fp4" in told and "--enable-torch-compile" in told
@@ -69,7 +69,7 @@ def test_gb10_nim() -> None:
     told = words(plan)
     assert told.endswith("--env NGC_API_KEY nvcr.io/nim/meta/llama-3.1-8b-instruct-dgx-spark:latest")
     assert "source=/home/ada/.cache/nim,target=/opt/nim/.cache --env" in told
-    assert "--publish 0.0.0.0:8000:8000" in told and "--name sgprov-nim-llama-3.1-8b-instruct-dgx-spark " in told
+    assert "--publish 127.0.0.1:8000:8000" in told and "--name sgprov-nim-llama-3.1-8b-instruct-dgx-spark " in told
 
 
 @pytest.mark.parametrize(
@@ -127,18 +127,25 @@ def test_the_two_builds_of_one_tag_hold_different_kernels() -> None:
 @pytest.mark.parametrize(
     ("wishes", "assumed"), [(Options(target="gb10"), "target"), (Options(target="cpu", image="debian:12"), DOCKER)]
 )
-def test_a_server_in_a_container_is_not_opened_to_everyone_where_a_key_is_wanted(wishes: Options, assumed: str) -> None:
+def test_a_server_in_a_container_has_its_key_mounted(wishes: Options, assumed: str) -> None:
     host = FakeHost()
     host.variables["HOME"] = "/home/ada"
     key = "k3y-0123456789abcdef"
-    with pytest.raises(UsageError, match="in a container gets no API key") as caught:
-        bootstrap.make_plan(host, wishes, bootstrap.Manner(api_key=key), assumed=assumed)
-    assert key not in str(caught.value) and "SGPROV_API_KEY" in (caught.value.hint or "")
-    prefix = bootstrap.make_plan(host, wishes, assumed=assumed).decision.places.prefix
-    keys.give(host, f"{prefix}/servers/{wishes.target}", key)
-    with pytest.raises(UsageError) as caught:
-        bootstrap.make_plan(host, wishes, assumed=assumed)
-    assert "--name" in (caught.value.hint or "")
+    plan = bootstrap.make_plan(host, wishes, bootstrap.Manner(api_key=key), assumed=assumed)
+    server = f"{plan.decision.places.prefix}/servers/{wishes.target}"
+    for name in (keys.FILE, keys.SCRIPT):
+        assert f"type=bind,source={server}/{name},target=/run/sgprov/{name},readonly" in mounts(plan)
+    assert "/run/sgprov/with_key.py /run/sgprov/api-key -m sglang.launch_server" in words(plan)
+    assert key not in words(plan) and plan.launch.key_file == f"{server}/{keys.FILE}"
+    keys.give(host, server, key)
+    assert bootstrap.make_plan(host, wishes, assumed=assumed).launch == plan.launch, "it keeps the key that it has"
+
+
+def test_a_nim_has_no_way_to_ask_for_a_key() -> None:
+    host = FakeHost()
+    host.variables["HOME"] = "/home/ada"
+    with pytest.raises(UsageError, match=r"nim .* cannot ask for a key"):
+        bootstrap.make_plan(host, Options(target="nim"), bootstrap.Manner(api_key="k" * 16), assumed="target")
 
 
 def test_a_model_of_the_hub_is_called_the_same_by_a_process_and_in_a_container() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 from unit.checks.machines import (
@@ -31,6 +32,12 @@ _ME = {"id -u": answer("1000\n")}
 _LIMITS = "Max processes             {0}                {0}                processes\nMax open files            1024   {1}   files\nMax locked memory         {2}   {2}   bytes\n"
 _ROOMY = {"/proc/self/limits": _LIMITS.format("96365", "1048576", "unlimited")}
 _IB = "/sys/class/infiniband/mlx5_0/ports/1/state"
+
+
+def _open(target: str = "a100", *, allow: bool | None = None, **more: Any) -> Context:
+    """A machine whose server is to listen on every address."""
+    wishes = Options(target=target, bind="0.0.0.0", allow_unauthenticated=allow, prefix=PREFIX)
+    return machine(A100 if target == "a100" else A40, wishes=wishes, **more)
 
 
 def _memory(**changes: int) -> Memory:
@@ -247,19 +254,21 @@ CASES = (
         lambda: _serving(40000, files={"/proc/sys/net/ipv4/ip_local_port_range": "32768\t60999\n"}),
         lambda: _serving(30000, files={"/proc/sys/net/ipv4/ip_local_port_range": "32768\t60999\n"}),
     ),
-    Case("port-open", "asks for no key", lambda: machine(A100), machine),
+    Case("endpoint-open", "/update_weights_from_disk", lambda: _open(allow=True), machine),
+    Case("endpoint-open", "asks for no key", lambda: _open(allow=True), _open),
     Case(
-        "port-open",
+        "endpoint-open",
         "asks for no key",
-        lambda: machine(A100),
-        lambda: replace(machine(A100), credential=lambda name: "k" * 8 if name == "SGPROV_API_KEY" else None),
+        lambda: _open(allow=True),
+        lambda: replace(_open(allow=True), credential=lambda name: "k" * 8 if name == "SGPROV_API_KEY" else None),
     ),
     Case(
-        "port-open",
+        "endpoint-open",
         "asks for no key",
-        lambda: machine(A100),
-        lambda: machine(A100, paths={f"{PREFIX}/servers/a100/api-key": info(mode=0o600)}),
+        lambda: _open(allow=True),
+        lambda: _open(allow=True, paths={f"{PREFIX}/servers/a100/api-key": info(mode=0o600)}),
     ),
+    Case("endpoint-open", "cannot ask for a key", lambda: _open("a40-lmdeploy"), lambda: _open("a40")),
     Case(
         "network-resolver",
         "no name server",

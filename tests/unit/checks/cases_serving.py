@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 from unit.checks.machines import A40, GB10, HOME, PREFIX, Case, info, machine, process
 
+from provision.catalog.rows import Serve
 from provision.checks.base import Context
 from provision.config import Options
 from provision.facts.model import ContainerEngine
 from provision.host import Reach
+from provision.serving.launch import Inside
 from provision.serving.record import Server
 
 _DOCKER = ContainerEngine(name="docker", version="28.3.3", running=True, nvidia_runtime=True)
@@ -21,7 +24,9 @@ _LLAMA = Options(target="a40", model="meta-llama/Llama-3.1-8B-Instruct")
 _KEY = "nvapi-" + "k" * 60
 
 
-def _server(state: str = "ready", *, leader: bool = True, child: bool = False, reach: str = "reached") -> Context:
+def _server(
+    state: str = "ready", *, leader: bool = True, child: bool = False, reach: str = "reached", **changes: Any
+) -> Context:
     """A machine with the record of a server, whose processes are there or not."""
     given = Server(
         id="s1",
@@ -41,6 +46,7 @@ def _server(state: str = "ready", *, leader: bool = True, child: bool = False, r
         state=state,  # type: ignore[arg-type]
         pid=900,
         started_ticks=5000,
+        **changes,
     )
     files = {
         f"{PREFIX}/servers/mine/server.json": msgspec.json.encode(given).decode(),
@@ -147,6 +153,18 @@ CASES = (
         lambda: _engines(_DOCKER),
     ),
     Case("server-alive", "ended by itself", lambda: _server(leader=False), _server),
+    Case(
+        "endpoint-open",
+        "`mine` runs: the server on `0.0.0.0` asks for no key",
+        lambda: _server(serve=Serve(host="0.0.0.0")),
+        lambda: _server(serve=Serve(host="0.0.0.0"), key_file=f"{PREFIX}/servers/mine/api-key"),
+    ),
+    Case(
+        "endpoint-open",
+        "`mine` runs: the server on `::`",
+        lambda: _server(container=Inside(program="docker", name="sgprov-mine", port=30000, address="::")),
+        lambda: _server(container=Inside(program="docker", name="sgprov-mine", port=30000)),
+    ),
     Case("server-answers", "is refused", lambda: _server(reach="refused"), _server),
     Case(
         "server-orphans",

@@ -61,7 +61,7 @@ def test_what_cannot_be_a_key_is_refused_and_not_repeated(key: str) -> None:
 
 
 def test_an_engine_that_would_show_it_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"lmdeploy 0\.12\.3 takes a key only where every user"):
+    with pytest.raises(UsageError, match=r"lmdeploy 0\.12\.3 cannot ask for a key, or only"):
         render("lmdeploy", "0.12.3", Serve(), python="/e/bin/python", model_path="/m", key_file="/s/a/api-key")
 
 
