@@ -83,12 +83,13 @@ def sync(
         # Not `--refresh`: it leaves alone what was cached from a local folder of wheels (uv 0.13).
         uv.run(host, "cache", "clean", *reinstall, variables=VARIABLES)
         command += [word for name in reinstall for word in ("--reinstall-package", name)]
-    elif _sync_offline(host, command, variables):
-        return
-    try:
-        uv.run(host, *command, variables=variables, on_line=on_line)
-    except CommandFailed as error:
-        raise failures.explain(str(error), lock) from error
+    if reinstall or not _sync_offline(host, command, variables):
+        try:
+            uv.run(host, *command, variables=variables, on_line=on_line)
+        except CommandFailed as error:
+            raise failures.explain(str(error), lock) from error
+    # uv's own lock, which it makes for everyone to write.
+    host.remove(f"{path}/.lock")
 
 
 def _by_name(host: Host, path: str, lock: Lock) -> str:

@@ -52,9 +52,16 @@ def look(view: HostView, path: str) -> Interpreter | None:
 
 
 def managed(view: HostView, prefix: str, python: str) -> Interpreter | None:
-    """The newest interpreter of that minor version that uv put under the prefix, or None."""
+    """The newest interpreter of that minor version that uv put under the prefix, or None.
+
+    Raises `UntrustedPath` for one that another user could have put there.
+    """
     pattern = f"{glob.escape(prefix)}/python/cpython-{python}.*/bin/python{python}"
-    found = [it for path in view.glob(pattern) if (it := look(view, path)) is not None and it.fits(python)]
+    paths = view.glob(pattern)
+    for path in paths:
+        # It is run to be asked.
+        view.require_trusted(path)
+    found = [it for path in paths if (it := look(view, path)) is not None and it.fits(python)]
     return max(found, key=lambda it: Version(it.version), default=None)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import msgspec
 from packaging.utils import canonicalize_name
@@ -81,8 +82,11 @@ def interpreter_of(view: HostView, path: str) -> str | None:
 
 
 def read_stamp(view: HostView, path: str) -> Stamp | None:
-    """The stamp of an environment (or of a link to one). One that cannot be read counts as absent."""
-    text = view.read(f"{path}/{STAMP}")
+    """The stamp of an environment (or of a link to one). One that cannot be parsed counts as absent.
+
+    Raises `UntrustedPath` where another user could have made the environment, or can write into it.
+    """
+    text = view.read_state(f"{path}/{STAMP}")
     if text is None:
         return None
     try:
@@ -99,6 +103,7 @@ def is_complete(view: HostView, path: str, lock: Lock) -> bool:
     stamp = read_stamp(view, path)
     if stamp is None or stamp.lock_digest != lock.digest:
         return False
+    view.require_trusted(str(PurePosixPath(python_of(path)).parent))
     # The link to the interpreter dangles when the interpreter was removed or upgraded away.
     if view.stat(python_of(path)) is None:
         return False
@@ -148,7 +153,7 @@ def list_environments(view: HostView, prefix: str) -> tuple[Environment, ...]:
 def _behind(view: HostView, prefix: str, link: str) -> str | None:
     # The stamp names its own directory, so that a link can be followed by reading a file.
     stamp = read_stamp(view, f"{prefix}/{link}")
-    return f"{prefix}/environments/{stamp.name}" if stamp else None
+    return f"{prefix}/environments/{stamp.name}" if stamp and "/" not in stamp.name else None
 
 
 def _same(pinned: str, installed: str) -> bool:

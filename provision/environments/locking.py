@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from provision.errors import StepFailed
 from provision.host import Host
 from provision.host.locking import held
 
@@ -24,12 +23,8 @@ def alone(
 
     `tell` hears once who is waited for. Raises `StepFailed` that names the process where it does not end in time.
     """
-    host.make_directory(prefix)
     path = f"{prefix}/{FILE}"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise StepFailed(f"`{path}` could not be opened: {error.strerror}") from error
+    descriptor = host.open_state(path, os.O_RDWR | os.O_CREAT)
     patience_s = SHORT_S if patience_s is None else patience_s
     with held(descriptor, path, work=f"at work under `{prefix}`", patience_s=patience_s, tell=tell):
         yield descriptor

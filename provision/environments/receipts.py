@@ -82,7 +82,7 @@ def receipt_history(view: HostView, prefix: str) -> tuple[Receipt, ...]:
 
 
 def _read(view: HostView, path: str) -> Receipt | None:
-    text = view.read(path)
+    text = view.read_state(path)
     if text is None:
         return None
     try:

@@ -8,12 +8,11 @@ the system, each only where nobody else can write it.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from provision.errors import StepFailed
+from provision.errors import NotPermitted, StepFailed, UntrustedPath
 from provision.host import CHANGE_TIMEOUT_S, QUERY_TIMEOUT_S, Host, HostView, Outcome
 from provision.host.scratch import scratch
 from provision.report import Finding, Severity
@@ -63,6 +62,8 @@ def run(
             timeout_s=timeout_s,
             directory=str(folder),
             on_line=on_line,
+            # An environment is for every user to run, and never for others to change.
+            umask=0o022,
         )
 
 
@@ -107,11 +108,8 @@ def _nearer(view: HostView) -> bool:
 
 
 def _foreign(view: HostView, file: str) -> bool:
-    """Whether somebody other than the caller and root can write the file, or put another in its place."""
-    for path in (file, *(str(parent) for parent in Path(file).parents)):
-        there = view.stat(path)
-        if there is None or there.uid not in {0, os.geteuid()}:
-            return True
-        if there.mode & 0o022 and not (there.is_directory and there.mode & 0o1000):
-            return True
+    try:
+        view.require_trusted(file)
+    except (UntrustedPath, NotPermitted):
+        return True
     return False

@@ -74,7 +74,7 @@ def verify(view: HostView, path: str, *, tell: Callable[[Scan], None] = lambda _
     claims, without_record = _claims(view, folders)
     missing = {package: ["RECORD"] for package in without_record}
     # A package that was removed with its RECORD is known from the lock alone.
-    pins = parse(view.read(f"{path}/{LOCK}") or "")
+    pins = parse(view.read_state(f"{path}/{LOCK}") or "")
     missing |= {pin.partition("==")[0]: [f"all of {pin}"] for pin in absent(pins, folders)}
     edited: dict[str, list[str]] = {}
     total, done = sum(claimed[0].size for claimed in claims.values()), 0

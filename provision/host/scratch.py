@@ -6,16 +6,19 @@ import fcntl
 import os
 import pwd
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from provision.errors import StepFailed
+from provision.errors import ProvisionError, StepFailed
+from provision.host import files
 from provision.host.view import HostView
 
 _STALE_S = 3600.0
+_PRIVATE = 0o700
 
 
 @contextmanager
@@ -27,7 +30,7 @@ def scratch(view: HostView) -> Iterator[Path]:
     """
     base = state_directory(view) / "scratch"
     try:
-        base.mkdir(mode=0o700, exist_ok=True)
+        base.mkdir(mode=_PRIVATE, exist_ok=True)
         _sweep(base)
         folder = Path(tempfile.mkdtemp(dir=base))
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -62,15 +65,12 @@ def state_directory(view: HostView) -> Path:
 
 def _made(folder: Path) -> Path | None:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in (folder, *folder.parents):
-            status = path.lstat() if path == folder else path.stat()
-            if status.st_uid not in {0, os.geteuid()} or (status.st_mode & 0o022 and not status.st_mode & 0o1000):
-                return None
-        if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        files.make_directory(str(folder), mode=_PRIVATE)
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             return None
-        folder.chmod(0o700)
-    except OSError:
+        folder.chmod(_PRIVATE)
+    except (OSError, ProvisionError):
         return None
     return folder
 

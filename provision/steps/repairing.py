@@ -22,7 +22,7 @@ def step(view: HostView, prefix: str, path: str, packages: tuple[str, ...]) -> I
     Its lock lies in a file of its own meanwhile: today's lockfile may be another, and the environment's own copy
     goes with the environment where that has to be made anew. Raises `StepFailed` for one that was interrupted.
     """
-    stamp, text = layout.read_stamp(view, path), view.read(f"{path}/{layout.LOCK}")
+    stamp, text = layout.read_stamp(view, path), view.read_state(f"{path}/{layout.LOCK}")
     # Such as `sglang-0.5.9-cpu.cp312.x86_64.txt`.
     parts = stamp.lock.removesuffix(".txt").rsplit(".", 2) if stamp else []
     if stamp is None or text is None or len(parts) != _NAME_PARTS:
