@@ -8,14 +8,14 @@ from pathlib import Path
 
 from msgspec import structs
 
-from provision import assume, environments, launches, plan, runner
+from provision import assume, environments, launches, plan, remembered, replaced, runner
 from provision.catalog.load import Catalog
-from provision.catalog.rows import Layout, Serve
+from provision.catalog.rows import Serve
 from provision.catalog.shipped import folder
 from provision.config import Options
-from provision.decision import Decision, Question, decide
+from provision.decision import Decision, Previous, Question, decide
 from provision.decision.choose import places_of
-from provision.errors import CheckFailed, UsageError
+from provision.errors import CheckFailed, UnsupportedHost, UsageError
 from provision.facts import Facts, gather
 from provision.facts.gather import with_disks
 from provision.facts.machine import summary
@@ -25,6 +25,8 @@ from provision.host.addresses import is_loopback
 from provision.host.local import LocalHost
 from provision.locks import sizes
 from provision.plan import Plan
+from provision.remembered import Remembered
+from provision.replaced import Replaced
 from provision.report import Report
 from provision.serving import keys, record, server
 from provision.serving.ports import derive_for
@@ -47,7 +49,8 @@ class Manner:
     """How to go about it: steps to leave out or alone to take, and what to do with the port.
 
     `restarts` is how often a container's engine starts it again by itself. `wheels` is a folder, or the address of a
-    page, from which every wheel is taken instead of from the index.
+    page, from which every wheel is taken instead of from the index. `forget` names options that the server here was
+    asked for and that are not to hold again.
     """
 
     only: tuple[str, ...] = ()
@@ -57,13 +60,15 @@ class Manner:
     restarts: int = 0
     api_key: str | None = field(default=None, repr=False)
     wheels: str | None = None
+    forget: tuple[str, ...] = ()
 
 
 def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, assumed: str | None = None) -> Plan:
     """Decide and build the steps, by looking only. Raises what `decide` raises, and `UsageError` for wrong wishes."""
     manner = manner or Manner()
-    asked = question(view, wishes, assumed=assumed)
-    decision = decide(asked)
+    recalled = Remembered(options=wishes) if assumed else remembered.recall(view, wishes, forget=manner.forget)
+    decision, recalled, facts = _decide(view, wishes, recalled, assumed=assumed)
+    wishes = recalled.options
     name = wishes.name or _name(decision)
     _refuse_ours(wishes.extra or ())
     # A target that moves uv's cache moves it beside its environments; what is installed is linked or copied already.
@@ -87,6 +92,8 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         restarts=manner.restarts or _restarts_of(view, directory),
         key_file=f"{directory}/{keys.FILE}" if key else None,
     )
+    hf_home = view.variable("HF_HOME") or recalled.hf_home
+    launch = replace(launch, asked=replaced.to_remember(decision, wishes, hf_home=hf_home, key=key is not None))
     built = plan.build(
         decision,
         launch,
@@ -99,7 +106,52 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     built = plan.leaving_out(built, _left_out(built, manner))
     if _launches(manner) and not key and (opened := keys.open_to_all(decision.serve, *decision.engine)):
         built = replace(built, decision=replace(decision, findings=(*decision.findings, opened)))
-    return replace(built, machine=summary(asked.facts), made_key=made)
+    stopped = None if assumed or "server" in built.left_out else _replaced(view, built, directory, key)
+    return replace(built, machine=summary(facts), made_key=made, remembered=recalled, replaced=stopped)
+
+
+def _decide(
+    view: HostView, wishes: Options, recalled: Remembered, *, assumed: str | None
+) -> tuple[Decision, Remembered, Facts]:
+    """The decision, with what holds of what was remembered: another target, and another engine, are asked anew."""
+    asked = question(view, recalled.options, assumed=assumed, previous=recalled.previous, hf_home=recalled.hf_home)
+    try:
+        decision = decide(asked)
+    except (UsageError, UnsupportedHost) as error:
+        if not recalled.kept:
+            raise
+        raise type(error)(str(error), hint="; ".join(filter(None, [error.hint, *recalled.lines()]))) from error
+    server, target = recalled.server, recalled.previous.target
+    if server is None or (wishes.target is None and target is None):
+        return decision, recalled, asked.facts
+    if wishes.target is None and decision.target.name != target:
+        if remembered.living(view, server):
+            raise UnsupportedHost(
+                f"the server `{server.name}` runs as target `{target}`, which does not fit this host any more",
+                hint=f"`sgprov plan --target {target}` says why; `--forget target` chooses another",
+            )
+        # It was another machine's, or this one has changed: nothing of it is to hold here.
+        return _decide(view, wishes, Remembered(options=wishes), assumed=assumed)
+    source = decision.image or decision.stack
+    if "extra" in recalled.kept and source and source.engine != server.engine:
+        recalled = recalled.without("extra", f"it was for {server.engine}")
+        return decide(replace(asked, wishes=recalled.options)), recalled, asked.facts
+    return decision, recalled, asked.facts
+
+
+def _replaced(view: HostView, built: Plan, directory: str, key: str | None) -> Replaced | None:
+    """The running server of that name, if it has other settings than the plan's."""
+    step = next(step for step in built.steps if isinstance(step, StartServer))
+    known = record.load(view, directory)
+    if known is None or not remembered.living(view, known):
+        return None
+    launch, other_key = step.launch_on(view), keys.of(view, directory) != key
+    same = known.asked is not None and launch.asked is not None and known.asked.settings == launch.asked.settings
+    # A recorded server has lost the words and variables that might be secrets: there the settings have to tell.
+    if (known.runs(launch) and not other_key) or (view.recorded and same):
+        return None
+    changes = replaced.differences(known, launch, other_key=other_key)
+    return Replaced(name=known.name, url=known.url, pid=known.pid, changes=changes)
 
 
 def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Watcher | None = None) -> Report:
@@ -119,6 +171,7 @@ def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Wa
         "why": list(decision.why),
         "prefix": decision.places.prefix,
         "machine": plan_.machine,
+        **plan_.told(),
         "dry_run": dry_run,
         "key_file": plan_.launch.key_file,
     }
@@ -191,18 +244,19 @@ def _restarts_of(view: HostView, directory: str) -> int:
 
 
 def _on_a_free_port(view: HostView, decision: Decision, name: str) -> Serve:
-    """The settings with the next free port; a server of ours that runs by that name keeps the one it has."""
+    """The settings with the next free port; a server of ours of that name keeps the one that it has, or had."""
     stack, serve = decision.stack, decision.serve
     known = record.load(view, record.directory_of(f"{decision.places.prefix}/servers", name))
+    last = int(known.url.rsplit(":", 1)[1]) if known else serve.port
     if known and record.members(view, known):
-        return structs.replace(serve, port=int(known.url.rsplit(":", 1)[1]))
+        return structs.replace(serve, port=last)
 
     def ports_of(port: int) -> tuple[int, ...]:
         if stack is None or decision.hosting:
             return (port,)
         return needed(derive_for(stack.engine, stack.version, structs.replace(serve, port=port)))
 
-    return structs.replace(serve, port=next_free(view, serve.port, ports_of))
+    return structs.replace(serve, port=next_free(view, last, ports_of))
 
 
 def _left_out(built: Plan, manner: Manner) -> frozenset[str]:
@@ -223,30 +277,40 @@ def _left_out(built: Plan, manner: Manner) -> frozenset[str]:
 
 
 def question(
-    view: HostView, wishes: Options, *, assumed: str | None = None, gathering: Callable[[], Facts] | None = None
+    view: HostView,
+    wishes: Options,
+    *,
+    assumed: str | None = None,
+    gathering: Callable[[], Facts] | None = None,
+    previous: Previous | None = None,
+    hf_home: str | None = None,
 ) -> Question:
     """What the decision is made from: this host's facts, or those of a machine that is only assumed.
 
     `assumed` is `KEY=VALUE,…`, or `target` for the machine that the target is for. `gathering` gives the facts that
-    somebody is gathering already, without disks.
+    somebody is gathering already, without disks. `previous` is what the server here was decided as, `hf_home` where
+    HF_HOME put the Hugging Face cache, if it is not set now.
     """
     catalog = Catalog()
+    # That of the machine itself: where one is only assumed, this one's says nothing of it.
+    hf_home = None if assumed else view.variable("HF_HOME") or hf_home
     home = view.variable("HOME") or "/root"
     locks = folder("lockfiles")
-    layout = catalog.target(wishes.target).layout if wishes.target else Layout()
-    # That of the machine itself: where one is only assumed, this one's says nothing of it.
-    hf_home = None if assumed else view.variable("HF_HOME")
-    places = places_of(layout, wishes, home, hf_home=hf_home)
     if assumed:
         facts = assume.facts(_assumed(assumed, catalog, wishes))
-        installed = begun = frozenset[str]()
+        installed, begun = dict[str, frozenset[str]](), dict[str, frozenset[str]]()
     else:
-        directories = (places.prefix, places.models, places.huggingface)
+        # Each target may keep its things on another disk, and any may be the one that is chosen.
+        layouts = [catalog.target(wishes.target).layout] if wishes.target else [one.layout for one in catalog.targets]
+        every = [places_of(layout, wishes, home, hf_home=hf_home) for layout in layouts]
+        directories = tuple(dict.fromkeys(path for one in every for path in (one.prefix, one.models, one.huggingface)))
         facts = with_disks(view, gathering(), directories) if gathering else gather(view, directories=directories)
         facts = _with_named_python(view, facts, wishes)
-        there = environments.list_environments(view, places.prefix)
-        installed = frozenset(one.stamp.lock_digest for one in there if one.stamp)
-        begun = frozenset(one.name for one in there if not one.stamp)
+        there = {one.prefix: environments.list_environments(view, one.prefix) for one in every}
+        installed = {
+            prefix: frozenset(one.stamp.lock_digest for one in those if one.stamp) for prefix, those in there.items()
+        }
+        begun = {prefix: frozenset(one.name for one in those if not one.stamp) for prefix, those in there.items()}
     return Question(
         wishes=wishes,
         facts=facts,
@@ -255,6 +319,7 @@ def question(
         sizes=sizes.load(Path(locks) / sizes.FILE),
         installed=installed,
         begun=begun,
+        previous=previous or Previous(),
         home=home,
         hf_home=hf_home,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from provision.environments import Receipt, path_for, python_of
 from provision.errors import ProvisionError
 from provision.host import HostView
 from provision.locks.lockfile import Lock
+from provision.remembered import Remembered
+from provision.replaced import Replaced
 from provision.serving import tiny_model
 from provision.serving.launch import Launch
 from provision.steps import Precondition, Step
@@ -64,10 +66,24 @@ class Plan:
     made_key: str | None = field(default=None, repr=False)
     # What the machine is, in a few words, for reports: `facts.machine.summary`.
     machine: dict[str, Any] = field(default_factory=dict)
+    # What the server here was asked for, and the running one that this plan stops.
+    remembered: Remembered | None = None
+    replaced: Replaced | None = None
 
     def foresee(self, view: HostView | None) -> tuple[Foresight, ...]:
         """Each step with whether it would change something; a step after a change is judged on today's host."""
         return tuple(_foreseen(step, view) for step in self.steps if step.id not in self.left_out)
+
+    def lines(self) -> Iterator[str]:
+        """What of an earlier server holds again, and which running one is stopped, to be said before it starts."""
+        yield from self.remembered.lines() if self.remembered else ()
+        if self.replaced:
+            yield self.replaced.line()
+
+    def told(self) -> dict[str, Any]:
+        """The same as plain data."""
+        remembered = self.remembered.data() if self.remembered else None
+        return {"remembered": remembered, "replaces": self.replaced.data() if self.replaced else None}
 
     def to_fetch(self, view: HostView) -> str | None:
         """What will be fetched and how long that takes, to be said before it starts; None where it is here already."""

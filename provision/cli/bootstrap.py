@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.command(cls=common.HandsOn)
 @common.wishes
 @common.server_name
+@common.forget
 @click.option("--free-port", is_flag=True, help="Stop whoever listens on the port, after naming them.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, change nothing.")
 @click.option("--only", multiple=True, metavar="STEP", help="Take these steps only (repeatable).")
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
 @common.as_json
 def bootstrap(
     file: str | None,
+    *,
     bundle: str | None,
     only: tuple[str, ...],
     skip: tuple[str, ...],
     extra: tuple[str, ...],
-    *,
+    forget: tuple[str, ...],
     free_port: bool,
     dry_run: bool,
     no_smoke: bool,
@@ -50,8 +52,9 @@ def bootstrap(
 ) -> Shown:
     """Take this machine to a verified endpoint: install, launch, test, and only then switch.
 
-    Without --target it takes the one that fits best, and says why. Run it again after anything went wrong: what is
-    already true is left alone. What stands behind `--` is handed to the engine.
+    Without --target it takes that of the server here, else the one that fits best, and says why. Run it again after
+    anything went wrong: what is already true is left alone, and what the server was asked for holds again. What stands
+    behind `--` is handed to the engine.
     """
     host = common.local_host()
     manner = bootstrapping.Manner(
@@ -61,6 +64,7 @@ def bootstrap(
         free_port=free_port,
         api_key=config.secret("SGPROV_API_KEY"),
         wheels=config.secret(config.WHEELS_VARIABLE),
+        forget=forget,
     )
     wishes = common.options(file, flags, extra)
     carried = None

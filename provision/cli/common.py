@@ -76,6 +76,14 @@ target_name, server_name, prefix = _flag("target"), _flag("name"), _flag("prefix
 _WISHES = tuple(_flag(row.name) for row in OPTIONS if row.has_flag and row.name not in {"target", "name", "prefix"})
 
 
+forget = click.option(
+    "--forget",
+    multiple=True,
+    metavar="OPTION|all",
+    help="Forget what this server was asked for before (repeatable).",
+)
+
+
 def wishes(command: F) -> F:
     """The options that say what the machine is to become."""
     for option in reversed((target_name, prefix, *_WISHES, config_file)):

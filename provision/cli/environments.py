@@ -11,9 +11,9 @@ from provision import config
 from provision import environments as installed
 from provision.cli import common, progress, render
 from provision.cli.output import Shown
-from provision.cli.places import prefixes
 from provision.errors import CheckFailed, UsageError
 from provision.host import HostView
+from provision.remembered import prefixes
 from provision.report import Report
 from provision.serving import relaunch
 

@@ -24,6 +24,7 @@ _GB = 1e9
 @click.command(cls=common.HandsOn)
 @common.wishes
 @common.server_name
+@common.forget
 @common.replayed
 @click.option(
     "--assume",
@@ -35,7 +36,14 @@ _GB = 1e9
 )
 @common.as_json
 def plan(
-    file: str | None, folder: str | None, assumed: str | None, extra: tuple[str, ...], *, as_json: bool, **flags: Any
+    file: str | None,
+    folder: str | None,
+    assumed: str | None,
+    extra: tuple[str, ...],
+    forget: tuple[str, ...],
+    *,
+    as_json: bool,
+    **flags: Any,
 ) -> Shown:
     """Show what bootstrap would do, step by step, and why this stack and none of the others.
 
@@ -45,7 +53,7 @@ def plan(
     del as_json
     view = common.view(folder)
     wishes = common.options(file, flags, extra)
-    manner = bootstrap.Manner(api_key=config.secret("SGPROV_API_KEY"))
+    manner = bootstrap.Manner(api_key=config.secret("SGPROV_API_KEY"), forget=forget)
     made = bootstrap.make_plan(view, wishes, manner, assumed=assumed)
     foresight = made.foresee(None if assumed else view)
     return Shown(
@@ -72,6 +80,7 @@ def _data(made: Plan, foresight: tuple[Foresight, ...]) -> dict[str, Any]:
         "serve": msgspec.to_builtins(decision.serve),
         "launch": {"argv": list(made.launch.argv), "variables": made.launch.variables},
         "why": list(decision.why),
+        **made.told(),
         "candidates": [
             {
                 "name": one.name,
@@ -92,6 +101,8 @@ def _show(made: Plan, foresight: tuple[Foresight, ...], screen: Console) -> None
     render.line(screen, (decision.target.name, "bold"), "  ", decision.target.summary)
     for line in decision.why:
         render.line(screen, (f"  {line}", "dim"))
+    for line in made.lines():
+        render.line(screen, (line, "cyan"))
     screen.print()
     for name, value in _summary(decision):
         render.line(screen, (f"{name:<10}", "bold"), value, indent=10)

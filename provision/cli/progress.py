@@ -70,9 +70,8 @@ class _Plain:
         self._last_time = 0.0
 
     def decided(self, plan: Plan, to_fetch: str | None = None) -> None:
-        render.print_line(_decided(plan), error=self._error)
-        if to_fetch:
-            render.print_line(to_fetch, error=self._error)
+        for line in (_decided(plan), *plan.lines(), *([to_fetch] if to_fetch else [])):
+            render.print_line(line, error=self._error)
 
     def started(self, _: Named) -> None:
         self._last_time = time.monotonic()
@@ -114,8 +113,8 @@ class _Terminal:
 
     def decided(self, plan: Plan, to_fetch: str | None = None) -> None:
         render.line(self._screen, (_decided(plan), "bold"))
-        if to_fetch:
-            render.line(self._screen, to_fetch)
+        for line in (*plan.lines(), *([to_fetch] if to_fetch else [])):
+            render.line(self._screen, line)
 
     def started(self, step: Named) -> None:
         self.bars.reset(self._task, description=step.id, total=None, amount="", visible=True)

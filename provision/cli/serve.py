@@ -11,10 +11,10 @@ from provision import bootstrap, config
 from provision.cli import common, endpoint, keeping_up, progress, render, telemetry
 from provision.cli.bootstrap import report_data
 from provision.cli.output import Shown
-from provision.cli.places import prefixes
 from provision.errors import ServingFailed, StepFailed, UsageError
 from provision.host import HostView
 from provision.host.local import LocalHost
+from provision.remembered import prefixes
 from provision.secrets import mask
 from provision.serving import contained, log, record, relaunch, server, supervisor
 from provision.serving.failed_launch import diagnosed

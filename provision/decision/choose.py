@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ from provision.catalog.load import Catalog
 from provision.catalog.rows import Layout, Serve, Target
 from provision.config import Options
 from provision.decision.hosting import as_wished, choose, hosting, reference_of
-from provision.decision.model import Candidate, Decision, Fit, Hosting, Places
+from provision.decision.model import Candidate, Decision, Fit, Hosting, Places, Previous
 from provision.decision.weigh import Setting, image_candidate, minor, stack_candidate
 from provision.errors import TooLittleDisk, UnsupportedHost, UsageError, WrongPython
 from provision.facts.model import Facts, Gpu
@@ -27,9 +27,9 @@ from provision.report import Finding, Severity
 class Question:
     """What a decision is made from.
 
-    `locks` is the folder of lockfiles, `sizes` what their wheels weigh, `installed` the digests of the locks whose
-    environments are complete here, `begun` the names of the directories of those that are not, `home` the user's home,
-    `hf_home` where HF_HOME puts the Hugging Face cache.
+    `locks` is the folder of lockfiles, `sizes` what their wheels weigh. By prefix, `installed` has the digests of the
+    locks whose environments are complete, `begun` the names of the directories of those that are not. `home` is the
+    user's home, `hf_home` where HF_HOME puts the Hugging Face cache, `previous` what the server here was decided as.
     """
 
     wishes: Options
@@ -37,8 +37,9 @@ class Question:
     catalog: Catalog
     locks: Path
     sizes: dict[str, Sizes] = field(default_factory=dict)
-    installed: frozenset[str] = frozenset()
-    begun: frozenset[str] = frozenset()
+    installed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    begun: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    previous: Previous = field(default_factory=Previous)
     home: str = "/root"
     hf_home: str | None = None
 
@@ -49,7 +50,7 @@ _GPU_PROBLEMS = ("facts.gpu", "facts.driver", "facts.nvml")
 
 
 def decide(question: Question) -> Decision:
-    """The decision for the target that is wished for, or the best-ranked one that fits.
+    """The decision for the target that is wished for, else that of the server here, else the best-ranked one that fits.
 
     Raises `UnsupportedHost` with every reason, `WrongPython` where only the Python is wrong, `UsageError` for a
     name that is not in the catalog.
@@ -58,13 +59,17 @@ def decide(question: Question) -> Decision:
     if wishes.target:
         targets: Sequence[Target] = (catalog.target(wishes.target),)
     else:
-        targets = sorted((t for t in catalog.targets if t.rank is not None), key=lambda t: t.rank or 0)
-        _refuse_unclear(facts)
+        ranked = sorted((t for t in catalog.targets if t.rank is not None), key=lambda t: t.rank or 0)
+        before = [t for t in catalog.targets if t.name == question.previous.target]
+        targets = [*before, *(t for t in ranked if t not in before)]
     fits: list[Fit] = []
     for target in targets:
+        named = _is_named(target, question)
+        if not named:
+            _refuse_unclear(facts)
         fit = _fit(target, question)
         # A machine with GPUs is never quietly made a CPU server, nor is a container that was handed none of them.
-        if fit.chosen and (wishes.target or target.compute_capabilities or not (facts.gpus or _withheld(facts))):
+        if fit.chosen and (named or target.compute_capabilities or not (facts.gpus or _withheld(facts))):
             return _decision(fit, question, passed_over=fits)
         if fit.chosen:
             fit = replace(fit, chosen=None, objections=("this host has GPUs: it is made a CPU server by name only",))
@@ -116,21 +121,24 @@ def _fit(target: Target, question: Question) -> Fit:
     wishes, facts, catalog = question.wishes, question.facts, question.catalog
     gpus = chosen_gpus(facts, wishes) if target.compute_capabilities else ()
     objections = _target_objections(target, facts, gpus)
-    if not objections and not wishes.target:
+    if not objections and not _is_named(target, question):
         objections = _surroundings_objections(target, facts)
     if objections:
         return Fit(target=target, chosen=None, candidates=(), objections=objections)
     python, interpreter = _python(target, wishes, facts)
+    places = places_of(target.layout, wishes, question.home, hf_home=question.hf_home)
+    previous = question.previous if question.previous.target == target.name else Previous()
     setting = Setting(
         facts=facts,
         gpus=gpus,
         python=python,
         interpreter=interpreter,
-        places=places_of(target.layout, wishes, question.home, hf_home=question.hf_home),
+        places=places,
         wishes=wishes,
         sizes=question.sizes,
-        installed=question.installed,
-        begun=question.begun,
+        installed=question.installed.get(places.prefix, frozenset()),
+        begun=question.begun.get(places.prefix, frozenset()),
+        previous=previous,
     )
     stacks = [stack_candidate(catalog.stack(name), available(question.locks, name), setting) for name in target.stacks]
     rows = [as_wished(catalog.image(name), wishes) for name in target.images]
@@ -142,9 +150,14 @@ def _fit(target: Target, question: Question) -> Fit:
             names = ", ".join([*target.stacks, *target.images])
             raise UsageError(f"target `{target.name}` has no stack `{wishes.stack}`", hint=f"it has {names}")
     fitting = [one for one in candidates if one.fits]
-    # One that fits without a warning goes before a newer one that fits only with it.
-    chosen = min(fitting, key=lambda one: bool(one.warnings), default=None)
+    # That of the server here; else one that fits without a warning, before a newer one that fits only with it.
+    chosen = min(fitting, key=lambda one: (one.name != previous.stack, bool(one.warnings)), default=None)
     return Fit(target=target, chosen=chosen, candidates=tuple(candidates))
+
+
+def _is_named(target: Target, question: Question) -> bool:
+    """Whether somebody asked for this very target: now, or for the server that is here."""
+    return target.name in {question.wishes.target, question.previous.target}
 
 
 def _target_objections(target: Target, facts: Facts, gpus: Sequence[Gpu]) -> tuple[str, ...]:
@@ -267,7 +280,7 @@ def _hosting(chosen: Candidate, question: Question, gpus: Sequence[Gpu]) -> Host
     reference = reference_of(chosen.image, facts.arch) if chosen.image else wishes.image
     if reference is None:
         return None
-    engine, _ = choose(facts, wishes, gpus=bool(gpus))
+    engine, _ = choose(facts, wishes, gpus=bool(gpus), first=question.previous.container_engine)
     assert engine is not None  # noqa: S101  # else the candidate would not fit
     named = [gpu.index for gpu in gpus] if wishes.gpus else []
     return hosting(engine, reference, facts.arch, named if gpus else None)

@@ -17,12 +17,15 @@ PROGRAMS = ("docker", "podman")
 ARCHS = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def choose(facts: Facts, wishes: Options, *, gpus: bool) -> tuple[ContainerEngine | None, str]:
-    """The engine with the reason for it, or None with what speaks against each."""
+def choose(
+    facts: Facts, wishes: Options, *, gpus: bool, first: str | None = None
+) -> tuple[ContainerEngine | None, str]:
+    """The engine with the reason for it, or None with what speaks against each; `first` goes before the others."""
     named = wishes.container_engine
     if named and named not in PROGRAMS:
         raise UsageError(f"there is no container engine `{named}`", hint=f"the engines are {' and '.join(PROGRAMS)}")
     engines = [engine for engine in facts.engines if named in {None, engine.name}]
+    engines.sort(key=lambda engine: engine.name != first)
     running = [engine for engine in engines if engine.running]
     if not running:
         told = "; ".join(f"{engine.name}: {engine.problem}" for engine in engines if engine.problem)

@@ -21,6 +21,19 @@ class Places:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Previous:
+    """What was decided for the server that is here already: it goes first wherever it still fits.
+
+    `stack` is the name of a stack or image, `python` a minor version; all None where there is no such server.
+    """
+
+    target: str | None = None
+    stack: str | None = None
+    python: str | None = None
+    container_engine: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hosting:
     """The container that a server is to run in: the engine, the image, and how it gets which GPUs (none: all).
 

@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 from provision.catalog.rows import Image, Stack
 from provision.config import Options
 from provision.decision.hosting import ARCHS, choose
-from provision.decision.model import Candidate, Places
+from provision.decision.model import Candidate, Places, Previous
 from provision.facts.model import Facts, Gpu, Python
 from provision.host import RESERVE_BYTES
 from provision.locks.coverage import of_lock, runs_on
@@ -44,7 +44,7 @@ class Setting:
     """What a stack or image is weighed against; `wishes` say which model, and which container engine.
 
     `gpus` are those to use (none for the CPU), `python` the minor version to use ("3.10") or None, `interpreter` a
-    path that the user named.
+    path that the user named, `previous` what the server here was decided as, if it is of the same target.
     """
 
     facts: Facts
@@ -56,6 +56,7 @@ class Setting:
     sizes: Mapping[str, Sizes] = field(default_factory=dict)
     installed: frozenset[str] = frozenset()
     begun: frozenset[str] = frozenset()
+    previous: Previous = field(default_factory=Previous)
 
 
 def stack_candidate(stack: Stack, locks: Sequence[Lock], setting: Setting) -> Candidate:
@@ -80,7 +81,7 @@ def stack_candidate(stack: Stack, locks: Sequence[Lock], setting: Setting) -> Ca
     if disk and not begun:
         _weigh_disk(disk, facts, setting.places, verdict)
     if setting.wishes.image:
-        engine, told = choose(facts, setting.wishes, gpus=bool(gpus))
+        engine, told = choose(facts, setting.wishes, gpus=bool(gpus), first=setting.previous.container_engine)
         verdict.weigh(engine is not None, told, told)
     return Candidate(
         name=stack.name,
@@ -114,7 +115,7 @@ def image_candidate(image: Image, setting: Setting, *, instead: Sequence[Image] 
             covered, listed = runs_on(native, (), capability, None), ", ".join(native)
             not_held = f"holds code for {listed}, not for {capability}"
             verdict.weigh(covered.runs, f"holds code for {capability}", not_held)
-    engine, told = choose(facts, setting.wishes, gpus=bool(gpus))
+    engine, told = choose(facts, setting.wishes, gpus=bool(gpus), first=setting.previous.container_engine)
     verdict.weigh(engine is not None, told, told)
     return Candidate(
         name=image.name,
@@ -161,6 +162,7 @@ def _lock_and_interpreter(here: Sequence[Lock], setting: Setting, verdict: Verdi
         versions = ", ".join(lock.python for lock in here)
         verdict.objections.append(f"no wheels for Python {python} (only {versions})")
         return None, interpreter
+    offered = [lock for lock in offered if lock.python == setting.previous.python] or offered
     if interpreter:
         verdict.reasons.append(f"Python {offered[-1].python} at {interpreter}")
         return offered[-1], interpreter

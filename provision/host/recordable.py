@@ -39,7 +39,17 @@ def _server(given: dict[str, Any]) -> dict[str, Any]:
     """The record of a server without what it was given: its key is in its arguments or its variables."""
     if not isinstance(given.get("argv"), list):
         return given
-    return {**given, "argv": mask(" ".join(map(str, given["argv"]))).split(), "variables": _RECORDED}
+    told = {name: _masked(value) for name, value in given.items() if name in {"argv", "serve", "asked"}}
+    return {**given, **told, "variables": _RECORDED}
+
+
+def _masked(given: Any) -> Any:
+    """Plain data with each credential in it masked, also one that is a word of its own behind its flag."""
+    if isinstance(given, dict):
+        return {name: _masked(value) for name, value in given.items()}
+    if isinstance(given, list):
+        return mask(" ".join(map(str, given))).split()
+    return mask(given) if isinstance(given, str) else given
 
 
 def _docker(given: dict[str, Any]) -> dict[str, Any]:

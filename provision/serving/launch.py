@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -32,13 +32,26 @@ class Inside:
     restarts: int = 0
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server was asked for: `options` by name, as they were given, and the `settings` that came of them."""
+
+    options: dict[str, bool | str | int | float | tuple[str, ...]] = {}
+    settings: dict[str, str] = {}
+
+    def of_environment(self, environment: str, *, stack: str, python: str) -> Asked:
+        """The same for another environment, whatever stack and Python were asked for before."""
+        options = {name: value for name, value in self.options.items() if name not in {"stack", "python"}}
+        settings = {**self.settings, "stack": stack, "python": python, "environment": environment}
+        return Asked(options=options, settings=settings)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Launch:
     """A server, ready to be started: its command, the variables to set, where it answers and what ports it takes.
 
     With `container` the command is that of the container's engine, and what it prints is the container's id.
     `serve`, `python` and `given` are what it was rendered from, None where the command was not made by `render`.
-    `key_file` is where a server with an API key finds it.
+    `key_file` is where a server with an API key finds it. `asked` goes into the server's record.
     """
 
     engine: str
@@ -53,6 +66,7 @@ class Launch:
     python: str | None = None
     given: dict[str, str] = field(default_factory=dict)
     key_file: str | None = None
+    asked: Asked | None = None
 
 
 def render(
@@ -100,7 +114,7 @@ def at(launch: Launch, model_path: str) -> Launch:
     """The same launch with the model at that place; as it is where it was not made by `render`."""
     if launch.serve is None or launch.python is None or launch.model == model_path:
         return launch
-    return render(
+    rendered = render(
         launch.engine,
         launch.version,
         launch.serve,
@@ -109,6 +123,7 @@ def at(launch: Launch, model_path: str) -> Launch:
         given=launch.given,
         key_file=launch.key_file,
     )
+    return replace(rendered, asked=launch.asked)
 
 
 def _command(row: Engine, version: str, words: dict[str, str], key_file: str | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from provision.errors import UsageError
 from provision.host.view import Host, HostView
 from provision.secrets import mask
 from provision.serving import keys, processes
-from provision.serving.launch import Inside, Launch
+from provision.serving.launch import Asked, Inside, Launch
 from provision.serving.ports import DerivedPort
 from provision.serving.processes import ProcessStat
 
@@ -26,6 +26,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
     `argv` is what restart needs, unmasked, in a file that only its owner reads; show `public()` instead. `serve`,
     `python` and `given` are what the command was rendered from: with them it can be rendered for another environment.
+    `asked` is what the user asked for: it holds again until something else is asked for.
     `proved` is one that was ready before, with the same settings: it is worth going back to before it is ready again.
     """
 
@@ -48,6 +49,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     python: str | None = None
     given: dict[str, str] = {}
     key_file: str | None = None
+    asked: Asked | None = None
     state: State = "starting"
     pid: int | None = None
     started_ticks: int = 0
@@ -72,6 +74,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             python=self.python,
             given=self.given,
             key_file=self.key_file,
+            asked=self.asked,
             container=self.container,
         )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+from dataclasses import replace
 
 from provision import environments
 from provision.errors import StepFailed
 from provision.host.view import HostView
 from provision.serving import record
-from provision.serving.launch import Launch, render
+from provision.serving.launch import Asked, Launch, render
 from provision.serving.record import Server
 
 
@@ -19,7 +20,7 @@ def launch_of(view: HostView, prefix: str, server: Server) -> tuple[Launch, str 
     others are launched as they were. Raises `UsageError` for a setting that the version there does not know, and
     `StepFailed` where it is another engine.
     """
-    path = _instead(view, prefix, server)
+    path = gone_back_to(view, prefix, server)
     if path is None or server.serve is None:
         return server.launch, server.stack
     folders = view.glob(f"{glob.escape(path)}/lib/python*/site-packages/{server.engine}-*.dist-info")
@@ -39,17 +40,27 @@ def launch_of(view: HostView, prefix: str, server: Server) -> tuple[Launch, str 
         key_file=server.key_file,
     )
     stamp = environments.read_stamp(view, path)
-    return launch, stamp.stack if stamp else None
+    return replace(launch, asked=asked_of(view, prefix, server)), stamp.stack if stamp else None
+
+
+def asked_of(view: HostView, prefix: str, server: Server) -> Asked | None:
+    """What `server` was asked for. Who rolled its environment back has asked for the stack and the Python there."""
+    path = gone_back_to(view, prefix, server)
+    stamp = environments.read_stamp(view, path) if path else None
+    if server.asked is None or stamp is None:
+        return server.asked
+    python = ".".join(stamp.python.split(".")[:2])
+    return server.asked.of_environment(stamp.name, stack=stamp.stack, python=python)
 
 
 def followers(view: HostView, prefix: str) -> tuple[str, ...]:
     """Names of the servers that a restart takes to the environment that a rollback put in use."""
     servers = f"{prefix}/servers"
     found = (record.load(view, record.directory_of(servers, name)) for name in record.names(view, servers))
-    return tuple(one.name for one in found if one and _instead(view, prefix, one))
+    return tuple(one.name for one in found if one and gone_back_to(view, prefix, one))
 
 
-def _instead(view: HostView, prefix: str, server: Server) -> str | None:
+def gone_back_to(view: HostView, prefix: str, server: Server) -> str | None:
     """The environment in use, where a rollback put it in the place of the server's own.
 
     A server of another target keeps its environment, though that is not `current` either.

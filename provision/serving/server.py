@@ -243,6 +243,7 @@ def _start(
         python=launch.python,
         given=launch.given,
         key_file=launch.key_file,
+        asked=launch.asked,
         log=path,
         started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         machine=processes.machine_name(host),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from provision.errors import ProvisionError, ServingFailed
 from provision.host import Host, HostView
 from provision.report import Finding, Severity
@@ -50,7 +52,7 @@ class StartServer:
 
     def satisfied(self, host: HostView) -> bool:
         known = record.load(host, record.directory_of(self.servers, self.name))
-        if known is None or not known.runs(self._found(host)):
+        if known is None or not known.runs(self.launch_on(host)) or known.asked != self.launch.asked:
             return False
         if self.key is not None and keys.of(host, known.directory) != self.key:
             return False
@@ -58,7 +60,7 @@ class StartServer:
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         known = record.load(host, record.directory_of(self.servers, self.name))
-        if known and not known.runs(self._found(host)) and members(host, known):
+        if known and not known.runs(self.launch_on(host)) and members(host, known):
             tell(
                 Progress(text=f"replacing the `{self.name}` that runs with other settings", milestone=True, stays=True)
             )
@@ -78,18 +80,20 @@ class StartServer:
         kept_up = ", kept up like the one before" if ready.supervised else ""
         return Applied(note=f"pid {ready.pid} at {ready.url}{took}{kept_up}")
 
-    def _found(self, view: HostView) -> Launch:
+    def launch_on(self, view: HostView) -> Launch:
         """The launch with the place of the model, as soon as it has one."""
         path = self.hub.path(view) if self.hub else None
         return at(self.launch, path) if path else self.launch
 
     def _start(self, host: Host, tell: Callable[[Progress], None]) -> record.Server:
-        launch = self._found(host)
+        launch = self.launch_on(host)
         started = server.start(
             host, self.servers, launch, name=self.name, stack=self.stack, replacing=True, key=self.key
         )
         with diagnosed(started.log):
-            return server.wait_until_ready(host, started, timeout_s=self.timeout_s, tell=_phases(tell))
+            ready = server.wait_until_ready(host, started, timeout_s=self.timeout_s, tell=_phases(tell))
+        # One that ran already, and was asked for the same in other words.
+        return ready if ready.asked == launch.asked else record.save(host, structs.replace(ready, asked=launch.asked))
 
 
 def gone_back(

@@ -246,7 +246,12 @@ def test_what_is_installed_already_needs_no_disk() -> None:
     lock = next(lock for lock in available(LOCKS, "sglang-0.5.23") if (lock.python, lock.arch) == ("3.11", "x86_64"))
     wishes = Options(target="cpu", prefix="/srv/sgprov")
     question = Question(
-        wishes=wishes, facts=facts, catalog=CATALOG, locks=LOCKS, sizes=sizes, installed=frozenset({lock.digest})
+        wishes=wishes,
+        facts=facts,
+        catalog=CATALOG,
+        locks=LOCKS,
+        sizes=sizes,
+        installed={"/srv/sgprov": frozenset({lock.digest})},
     )
     assert decide(question).disk_bytes == 0
 
@@ -260,7 +265,7 @@ def test_an_installation_that_was_begun_may_be_what_fills_the_disk() -> None:
         catalog=CATALOG,
         locks=LOCKS,
         sizes=sizes,
-        begun=frozenset({path_for("/srv/sgprov", lock)}),
+        begun={"/srv/sgprov": frozenset({path_for("/srv/sgprov", lock)})},
     )
     assert decide(question).target.name == "cpu"
 

@@ -11,7 +11,20 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "provision"
 LAYERS = [
     *("errors", "report", "secrets", "trust", "options", "config", "host", "facts", "catalog", "locks", "assume"),
-    *("decision", "environments", "diagnosis", "containers", "login", "serving", "steps", "plan", "launches", "checks"),
+    *(
+        "decision",
+        "environments",
+        "diagnosis",
+        "containers",
+        "login",
+        "serving",
+        "remembered",
+        "replaced",
+        "steps",
+        "plan",
+        "launches",
+        "checks",
+    ),
     *("runner", "bootstrap", "bundle", "benchmark", "experiments", "slurm", "fleet", "cli"),
 ]
 # `facts` names GPUs by the catalog's table: data that knows nothing of facts.

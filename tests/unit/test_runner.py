@@ -180,8 +180,12 @@ def test_a_port_is_kept_only_by_a_server_that_lives_not_by_whoever_has_its_pid_n
         assert launch is not None
         return int(launch.url.rsplit(":", 1)[1])
 
+    host.ears = [Listener(address="127.0.0.1", port=31234, pid=4711)]
     assert port_with_a_process_started_at(50) == 31234
     assert port_with_a_process_started_at(51) != 31234
+    # What stopped goes back to where its clients look for it, as long as nobody else is there.
+    host.ears = []
+    assert port_with_a_process_started_at(51) == 31234
 
 
 class Starting(FakeHost):
