@@ -8,26 +8,25 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from provision.bundle.logins import Login, origin
+from provision.bundle.logins import Login, netrc_login, origin
 from provision.bundle.sources import Source
 from provision.errors import StepFailed
-
-if TYPE_CHECKING:
-    import requests
+from provision.http_client import Authorization, Limits, NoAnswer, Reply, asking
 
 _AT_ONCE = 8
 _BLOCK_BYTES = 1 << 20
 # What is lost of a download that breaks off.
 _PIECE_BYTES = 1 << 16
 _ATTEMPTS = 4
-_TIMEOUT_S = 60
+# Hours for a large file are well; half a minute with next to nothing is not.
+_LIMITS = Limits(most_bytes=None, stall_s=30.0, least_bytes=32 * 1024)
+_REDIRECTS = 5
 _PARTIAL = ".part"
-_NOT_FOUND = 404
+_OK, _NOT_FOUND = 200, 404
 _NOT_LET_IN = {401, 403}
 _PARTIAL_CONTENT = 206
 _NO_SUCH_RANGE = 416
@@ -132,44 +131,54 @@ def _copy(source: Source, partial: Path, counter: _Counter) -> None:
 
 
 def _download(source: Source, partial: Path, way: _Way, counter: _Counter) -> None:
-    import requests  # noqa: PLC0415  # 100 ms that only a download pays
-
-    with requests.Session() as session:
-        session.verify = way.certificates or True
-        session.auth = way.login
-        for attempt in range(_ATTEMPTS):
-            try:
-                _attempt(session, source, partial, counter)
-            except requests.RequestException as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise StepFailed(
-                        f"the download of `{source.name}` broke off: {type(error).__name__}",
-                        hint="run the same command again: what has arrived is kept",
-                    ) from error
-                time.sleep(2**attempt)
-            except OSError as error:
-                raise StepFailed(f"`{partial}` cannot be written: {error.strerror}") from error
-            else:
-                return
+    # As with uv, a login for an index may be in ~/.netrc: for this host, and for none that a redirect leads to.
+    login = way.login or netrc_login(source.url)
+    for attempt in range(_ATTEMPTS):
+        try:
+            _attempt(source, partial, replace(way, login=login), counter)
+        except NoAnswer as error:
+            if attempt == _ATTEMPTS - 1:
+                raise StepFailed(
+                    f"the download of `{source.name}` broke off: `{origin(source.url)}` {error.reason}",
+                    hint="run the same command again: what has arrived is kept",
+                ) from error
+            time.sleep(2**attempt)
+        except OSError as error:
+            raise StepFailed(f"`{partial}` cannot be written: {error.strerror}") from error
+        else:
+            return
 
 
-def _attempt(session: requests.Session, source: Source, partial: Path, counter: _Counter) -> None:
+def _attempt(source: Source, partial: Path, way: _Way, counter: _Counter) -> None:
     there = partial.stat().st_size if partial.exists() else 0
-    # Not compressed on the way: a range counts the bytes of the file.
-    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={there}-"} if there else {})}
-    with session.get(source.url, headers=headers, stream=True, timeout=_TIMEOUT_S) as answer:
-        if answer.status_code == _NO_SUCH_RANGE:
+    with asking(
+        "GET",
+        source.url,
+        limits=_LIMITS,
+        authorization=Authorization.basic(*way.login) if way.login else None,
+        headers={"Range": f"bytes={there}-"} if there else {},
+        certificates=way.certificates,
+        redirects=_REDIRECTS,
+        insecure=True,  # an index without encryption is the user's own choice, as it is for uv
+    ) as reply:
+        if reply.status == _NO_SUCH_RANGE:
             # All of it had arrived; whether it is right, its hash says.
             return
-        if answer.status_code == _NOT_FOUND:
-            raise StepFailed(f"`{source.name}` is no longer where the index says it is")
-        if answer.status_code in _NOT_LET_IN:
-            raise StepFailed(
-                f"the index at `{origin(source.url)}` does not hand out `{source.name}` without the right login",
-                hint="give it in `UV_INDEX_NAME_USERNAME` and `_PASSWORD`, in the index's address, or in ~/.netrc",
-            )
-        answer.raise_for_status()
-        with partial.open("ab" if answer.status_code == _PARTIAL_CONTENT else "wb") as stream:
-            for block in answer.iter_content(_PIECE_BYTES):
+        _check(reply, source)
+        with partial.open("ab" if reply.status == _PARTIAL_CONTENT else "wb") as stream:
+            # As it is, even where it calls itself compressed: the hash is of the file, and a range counts its bytes.
+            for block in reply.blocks(_PIECE_BYTES, packed=True):
                 stream.write(block)
                 counter.add(len(block))
+
+
+def _check(reply: Reply, source: Source) -> None:
+    if reply.status == _NOT_FOUND:
+        raise StepFailed(f"`{source.name}` is no longer where the index says it is")
+    if reply.status in _NOT_LET_IN:
+        raise StepFailed(
+            f"the index at `{origin(source.url)}` does not hand out `{source.name}` without the right login",
+            hint="give it in `UV_INDEX_NAME_USERNAME` and `_PASSWORD`, in the index's address, or in ~/.netrc",
+        )
+    if reply.status not in {_OK, _PARTIAL_CONTENT}:
+        raise NoAnswer.of(source.url, f"says {reply.status}")

@@ -19,6 +19,13 @@ def logins(view: HostView) -> Mapping[str, Login]:
     return {origin(url): login for url, login in _known(view)}
 
 
+def netrc_login(url: str) -> Login | None:
+    """The login that `~/.netrc` (or the file in `NETRC`) has for the host of an address."""
+    from requests.utils import get_netrc_auth  # noqa: PLC0415  # 70 ms that only a download pays
+
+    return get_netrc_auth(url)
+
+
 def origin(url: str) -> str:
     """`https://user:word@index.example.org:8443/simple` is `https://index.example.org:8443`."""
     parts = urlsplit(url)

@@ -59,6 +59,9 @@ replayed = click.option(
     "--host", "folder", metavar="DIR", help="Look at a captured machine (`sgprov facts --capture DIR`), not this one."
 )
 config_file = click.option("--config", "file", metavar="FILE", help="Read this instead of ./sgprov.yml.")
+insecure = click.option(
+    "--insecure", is_flag=True, help="Send a key to another machine without encryption, too (`http://`)."
+)
 
 
 def _flag(name: str) -> Callable[[F], F]:

@@ -67,15 +67,25 @@ def _show_healing(found: tuple[Healing, ...], screen: Console) -> None:
 @experiment.command()
 @click.argument("one", metavar="URL")
 @click.argument("other", metavar="URL")
-@click.option("--timeout", "timeout_s", default=120.0, show_default=True, metavar="SECONDS", help="For each request.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=common.Seconds(most=86400),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For each request.",
+)
+@common.insecure
 @common.as_json
-def switcheroo(one: str, other: str, timeout_s: float, *, as_json: bool) -> Shown:
+def switcheroo(one: str, other: str, timeout_s: float, *, insecure: bool, as_json: bool) -> Shown:
     """Ask two endpoints with the same client code: only the address differs.
 
     A key for them is taken from SGPROV_API_KEY. Exit 6 where one of them does not answer.
     """
     del as_json
-    answers, finding = switching.run((one, other), api_key=config.secret("SGPROV_API_KEY"), timeout_s=timeout_s)
+    key = config.secret("SGPROV_API_KEY")
+    answers, finding = switching.run((one, other), api_key=key, timeout_s=timeout_s, insecure=insecure)
     ok = finding.severity is not Severity.ERROR
     report = Report(host="", command="experiment", findings=(finding,))
 

@@ -23,9 +23,17 @@ from provision.report import Finding, Report, Severity
 @click.option("--key-file", metavar="FILE", help="Read the key from a file that only you can read.")
 @click.option("--stdin", "from_stdin", is_flag=True, help="Read the key from standard input.")
 @click.option("--image", metavar="IMAGE", help="Also prove that the key may fetch this image.")
+@common.insecure
 @common.as_json
 def login(
-    service: str, user: str | None, key_file: str | None, image: str | None, *, from_stdin: bool, as_json: bool
+    service: str,
+    user: str | None,
+    key_file: str | None,
+    image: str | None,
+    *,
+    from_stdin: bool,
+    insecure: bool,
+    as_json: bool,
 ) -> Shown:
     """Log in to NVIDIA's registry, Hugging Face, or another registry.
 
@@ -36,7 +44,11 @@ def login(
     key = _key(wanted, key_file, from_stdin=from_stdin, as_json=as_json)
     keys.check_shape(key, wanted)
     host = common.local_host()
-    findings = _hub(host, key) if wanted is keys.HUB else _registry(host, wanted, key, user, image)
+    findings = (
+        _hub(host, key, insecure=insecure)
+        if wanted is keys.HUB
+        else _registry(host, wanted, key, user, image, insecure=insecure)
+    )
     report = Report(host=host.name, command="login", findings=findings)
     return Shown(
         command="login",
@@ -62,8 +74,8 @@ def _key(wanted: Service, key_file: str | None, *, from_stdin: bool, as_json: bo
     return Key(str(given).strip(), "what was typed")
 
 
-def _hub(host: LocalHost, key: Key) -> tuple[Finding, ...]:
-    proved = hub.prove(host, key)
+def _hub(host: LocalHost, key: Key, *, insecure: bool) -> tuple[Finding, ...]:
+    proved = hub.prove(host, key, insecure=insecure)
     path = hub.save(host, key)
     return (
         Finding(check="login-proved", severity=Severity.OK, text=proved),
@@ -71,12 +83,14 @@ def _hub(host: LocalHost, key: Key) -> tuple[Finding, ...]:
     )
 
 
-def _registry(host: LocalHost, wanted: Service, key: Key, user: str | None, image: str | None) -> tuple[Finding, ...]:
+def _registry(
+    host: LocalHost, wanted: Service, key: Key, user: str | None, image: str | None, *, insecure: bool
+) -> tuple[Finding, ...]:
     name = wanted.user or user
     if name is None:
         raise UsageError(f"who logs in to `{wanted.name}`?", hint="name the user with `--user`")
-    proved = registry.prove(wanted, key, user=name, image=image)
-    kept = store.save(host, wanted.registry or "", user=name, key=key)
+    proved = registry.prove(wanted, key, user=name, image=image, insecure=insecure)
+    kept = store.save(host, wanted.registry or "", user=name, key=key, insecure=insecure)
     return (
         Finding(check="login-proved", severity=Severity.OK, text=proved),
         store.finding(kept, wanted.registry or ""),

@@ -29,10 +29,18 @@ from provision.serving.listening import key_of
     metavar="SECONDS",
     help="How long each request may take.",
 )
+@common.insecure
 @common.prefix
 @common.as_json
 def smoke(
-    name: str | None, url: str | None, model: str | None, timeout_s: float, prefix: str | None, *, as_json: bool
+    name: str | None,
+    url: str | None,
+    model: str | None,
+    timeout_s: float,
+    prefix: str | None,
+    *,
+    insecure: bool,
+    as_json: bool,
 ) -> Shown:
     """Test a running server: its models, a chat, a stream, and the same long prompt twice.
 
@@ -45,7 +53,7 @@ def smoke(
         # A login in it is for the server, and for nobody who reads the result; it is known by what stands before it.
         url = url if "://" in url else f"http://{url}"
         asked = shown(url)
-        findings = smoking.run(url, api_key=key, timeout_s=timeout_s, expect_model=model)
+        findings = smoking.run(url, api_key=key, timeout_s=timeout_s, expect_model=model, insecure=insecure)
     else:
         host = common.local_host()
         _, known = find_one(host, config.load({"name": name, "prefix": prefix}))

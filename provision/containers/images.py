@@ -11,6 +11,7 @@ from typing import Any
 
 from provision.errors import CommandFailed, StepFailed
 from provision.host import Host, HostView
+from provision.host.addresses import is_loopback
 
 _MANIFEST_S = 30.0
 _ATTEMPTS, _PAUSE_S = 3, 5.0
@@ -73,7 +74,7 @@ def parse_image(text: str) -> Here:
 
 def ask(view: HostView, reference: str, arch: str) -> Remote | None:
     """What the registry has, asked with Docker's own login; None where it cannot be told (Podman cannot ask)."""
-    insecure = ["--insecure"] if reference.startswith(("127.", "localhost")) else []
+    insecure = ["--insecure"] if is_loopback(reference.partition("/")[0]) else []
     argv = ["docker", "manifest", "inspect", *insecure, "--verbose", reference]
     outcome = view.query(argv, timeout_s=_MANIFEST_S)
     return parse_manifests(outcome.out, arch) if outcome.ok else None

@@ -14,9 +14,11 @@ from provision.containers import engine
 from provision.containers.engine import Seen
 from provision.errors import ServingFailed, StepFailed, UsageError
 from provision.host import Host
+from provision.http_client import NoAnswer
 from provision.serving import listening, record, supervisor
-from provision.serving.client import Client, NoAnswer
+from provision.serving.client import Client
 from provision.serving.record import Server
+from provision.serving.smoke_model import describe
 from provision.serving.status import status
 
 _POLL_S = 0.02
@@ -123,8 +125,8 @@ def _one(host: Host, server: Server, *, cold: bool, ready_s: float, tell: Callab
 
 
 def _model(client: Client, server: Server) -> str:
-    listed = client.get("/v1/models").body
-    return str(listed["data"][0]["id"]) if isinstance(listed, dict) and listed.get("data") else server.model
+    model, _ = describe(client.get("/v1/models").body, None)
+    return model.name if model else server.model
 
 
 def _kill(host: Host, server: Server) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from provision.http_client import NoAnswer
 from provision.report import Finding, Severity
-from provision.serving.client import Client, NoAnswer, base_url, shown
+from provision.serving.client import Client, base_url, shown
 from provision.serving.smoke_model import describe
 
 PROMPT = "Summarise in one sentence: the keeper wrote down the weather every evening, and most days were alike."
@@ -25,10 +26,10 @@ class Answered:
     problem: str | None = None
 
 
-def summarise(url: str, *, api_key: str | None, timeout_s: float) -> Answered:
+def summarise(url: str, *, api_key: str | None, timeout_s: float, insecure: bool = False) -> Answered:
     """A customer's application, whole: it takes an address and asks whatever model is there."""
     address = base_url(url)
-    client = Client(address, api_key=api_key, timeout_s=timeout_s)
+    client = Client(address, api_key=api_key, timeout_s=timeout_s, insecure=insecure)
     try:
         listed = client.get("/v1/models")
         model, _ = describe(listed.body, None) if listed.ok else (None, ())
@@ -52,10 +53,10 @@ def summarise(url: str, *, api_key: str | None, timeout_s: float) -> Answered:
 
 
 def run(
-    urls: tuple[str, str], *, api_key: str | None = None, timeout_s: float = 120.0
+    urls: tuple[str, str], *, api_key: str | None = None, timeout_s: float = 120.0, insecure: bool = False
 ) -> tuple[tuple[Answered, ...], Finding]:
     """Both answers, and whether the switch held: two models, one client."""
-    answers = tuple(summarise(url, api_key=api_key, timeout_s=timeout_s) for url in urls)
+    answers = tuple(summarise(url, api_key=api_key, timeout_s=timeout_s, insecure=insecure) for url in urls)
     return answers, judge(answers)
 
 

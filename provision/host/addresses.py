@@ -1,19 +1,65 @@
-"""Whose address an address is."""
+"""What an address says: which host it names, whether that is this machine alone, whether a key may go there.
+
+The only parser of hosts. An address that two programs could read as two hosts names none: it is nobody's loopback.
+"""
 
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
+import re
+from urllib.parse import SplitResult, urlsplit
+
+# `urlsplit` drops these, and others do not.
+_DROPPED = re.compile(r"[\s\x00-\x20\x7f-\x9f]")
+# For the HTTP client the host of `http://evil\@127.0.0.1` is `evil`.
+_AMBIGUOUS = re.compile(r"\\|[^\x00-\x7f]")
+_PLACE = re.compile(r"([a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?|\[[0-9a-f:.]+(%[a-z0-9]+)?\])(:[0-9]{0,5})?", re.IGNORECASE)
+
+
+def split(address: str) -> SplitResult | None:
+    """The parts of `host`, `host:port`, `[::1]:80` or an URL; None for what is no address, or could be two."""
+    if _DROPPED.search(address):
+        return None
+    if address.count(":") > 1 and _ip(address):
+        address = f"[{address}]"
+    try:
+        parts = urlsplit(address if "//" in address else f"//{address}")
+        port = parts.port
+    except ValueError:
+        return None
+    if _AMBIGUOUS.search(parts.netloc) or not _PLACE.fullmatch(parts.netloc.rpartition("@")[2]) or port == 0:
+        return None
+    return parts
+
+
+def host_of(address: str) -> str | None:
+    """The host of an address in small letters, without brackets and without the dot of the root; None where none is."""
+    parts = split(address)
+    return (parts.hostname or "").removesuffix(".") or None if parts else None
 
 
 def is_loopback(address: str) -> bool:
-    """Whether `localhost`, `::1`, `127.0.0.1:5000`, `[::1]:80` or `http://127.0.0.1:30000/v1` is this machine alone."""
+    """Whether `localhost`, `::1`, `127.0.0.1:5000`, `[::1]:80` or `http://127.0.0.1:30000/v1` is this machine alone.
+
+    `127.1`, `0x7f000001` and other spellings that only some programs read as an address are not: nothing rests on them.
+    """
+    if host_of(address) == "localhost":
+        return True
+    parts = split(address)
+    ip = _ip(parts.hostname or "") if parts else None
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    return ip is not None and ip.is_loopback
+
+
+def may_carry_key(url: str) -> bool:
+    """Whether a key that goes there is read by nobody in between: over TLS, or without leaving this machine."""
+    parts = split(url)
+    return parts is not None and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(url)))
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(address).is_loopback
+        return ipaddress.ip_address(text)
     except ValueError:
-        pass
-    try:
-        name = urlsplit(address if "//" in address else f"//{address}").hostname or ""
-        return name == "localhost" or ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+        return None

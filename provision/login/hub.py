@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from provision.errors import LoginRefused, Unreachable
 from provision.host import Host, HostView
+from provision.http_client import Authorization
 from provision.login import store
-from provision.login.asking import Login, ask
+from provision.login.asking import ask
 from provision.login.keys import HUB, Key
 
 _DEFAULT = "https://huggingface.co"
@@ -17,21 +18,18 @@ def endpoint(view: HostView) -> str:
     return (view.variable("HF_ENDPOINT") or _DEFAULT).rstrip("/")
 
 
-def prove(view: HostView, key: Key) -> str:
-    """Whose token it is. Raises `LoginRefused` or `Unreachable`."""
+def prove(view: HostView, key: Key, *, insecure: bool = False) -> str:
+    """Whose token it is. Raises `LoginRefused` or `Unreachable`, and `UsageError` for a hub without encryption."""
     hub = endpoint(view)
-    answer = ask(f"{hub}/api/whoami-v2", Login.bearer(key.value))
-    if answer.status_code in {_UNAUTHORIZED, _FORBIDDEN}:
+    answer = ask(f"{hub}/api/whoami-v2", Authorization.bearer(key.value), insecure=insecure)
+    if answer.status in {_UNAUTHORIZED, _FORBIDDEN}:
         raise LoginRefused(
-            f"`{hub}` does not know the token of {key.source} ({answer.status_code})",
+            f"`{hub}` does not know the token of {key.source} ({answer.status})",
             hint=f"it was deleted, or cut while pasting: get one at {HUB.where}",
         )
-    try:
-        body = answer.json()
-    except ValueError:
-        body = None
-    if answer.status_code != _OK or not isinstance(body, dict) or not body.get("name"):
-        raise Unreachable(f"`{hub}` is no model hub: `/api/whoami-v2` says {answer.status_code}", hint="`HF_ENDPOINT`?")
+    body = answer.body
+    if answer.status != _OK or not isinstance(body, dict) or not body.get("name"):
+        raise Unreachable(f"`{hub}` is no model hub: `/api/whoami-v2` says {answer.status}", hint="`HF_ENDPOINT`?")
     return f"`{hub}` knows the token as `{body['name']}`"
 
 

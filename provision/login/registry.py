@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import requests
-
 from provision.errors import LoginRefused, NoEntitlement, Unreachable
-from provision.host.addresses import is_loopback
-from provision.login.asking import Login, ask
+from provision.host.addresses import host_of, is_loopback, may_carry_key
+from provision.http_client import Authorization
+from provision.login.asking import Answer, ask
 from provision.login.keys import Key, Service
 
 _OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND = 200, 401, 403, 404
@@ -57,37 +56,39 @@ class Challenge:
     service: str | None = None
 
 
-def prove(wanted: Service, key: Key, *, user: str, image: str | None = None) -> str:
+def prove(wanted: Service, key: Key, *, user: str, image: str | None = None, insecure: bool = False) -> str:
     """What was proved, in a sentence. Raises `LoginRefused`, `NoEntitlement` or `Unreachable`, each with its remedy.
 
-    With `image` also that the key may fetch it: a key that is right can lack the product it is for.
+    With `image` also that the key may fetch it: a key that is right can lack the product it is for. `insecure` asks
+    a registry of another machine without encryption, too.
     """
     registry = wanted.registry or ""
     name = ImageName.parse(image) if image else None
-    challenge = challenge_of(registry)
+    root = _root(registry, insecure=insecure)
+    challenge = challenge_of(registry, root)
     if challenge is None:
         return f"`{registry}` wants no login"
-    basic = requests.auth.HTTPBasicAuth(user, key.value)
+    basic = Authorization.basic(user, key.value)
     if challenge.realm is None:
-        _judge(ask(_root(registry), basic), wanted, key)
-        login: requests.auth.AuthBase = basic
+        _judge(ask(root, basic, insecure=insecure), wanted, key)
+        login: Authorization = basic
     else:
-        login = _token(challenge, basic, wanted, key, name)
+        login = _token(challenge, basic, wanted, key, name, insecure=insecure)
     if name:
-        _may_fetch(name, login, wanted)
+        _may_fetch(name, login, wanted, insecure=insecure)
         return f"`{registry}` knows the key, and lets it fetch `{name.repository}:{name.tag}`"
     return f"`{registry}` knows the key"
 
 
-def challenge_of(registry: str) -> Challenge | None:
+def challenge_of(registry: str, root: str) -> Challenge | None:
     """What `/v2/` answers without a login; None where none is wanted. Raises `Unreachable` for what is no registry."""
-    answer = ask(_root(registry))
-    if answer.status_code == _OK:
+    answer = ask(root)
+    if answer.status == _OK:
         return None
     given = answer.headers.get("WWW-Authenticate", "")
-    if answer.status_code != _UNAUTHORIZED or not given.lower().startswith(("basic", "bearer")):
+    if answer.status != _UNAUTHORIZED or not given.lower().startswith(("basic", "bearer")):
         raise Unreachable(
-            f"`{registry}` is no container registry: `/v2/` says {answer.status_code}",
+            f"`{registry}` is no container registry: `/v2/` says {answer.status}",
             hint="name the registry's host alone, such as `nvcr.io`",
         )
     return parse_challenge(given)
@@ -102,59 +103,58 @@ def parse_challenge(text: str) -> Challenge:
 
 
 def _token(
-    challenge: Challenge, basic: requests.auth.AuthBase, wanted: Service, key: Key, name: ImageName | None
-) -> Login:
+    challenge: Challenge, basic: Authorization, wanted: Service, key: Key, name: ImageName | None, *, insecure: bool
+) -> Authorization:
     realm = challenge.realm or ""
-    host = realm.split("/")[2] if realm.count("/") >= 2 else ""  # noqa: PLR2004  # `https://host…`
-    if not realm.startswith("https://") and not (realm.startswith("http://") and is_loopback(host)):
+    host = host_of(realm)
+    # One that is itself of this machine may have its tokens made here; another has no business here.
+    here = is_loopback(wanted.registry or "") and is_loopback(realm)
+    if not (insecure or here or (may_carry_key(realm) and not is_loopback(realm))):
         raise Unreachable(f"`{wanted.registry}` wants the key sent to `{realm}`, which is not encrypted")
     parameters = {"service": challenge.service} if challenge.service else {}
     if name:
         parameters["scope"] = f"repository:{name.repository}:pull"
-    answer = ask(realm, basic, parameters=parameters)
-    if name and answer.status_code == _FORBIDDEN:
+    answer = ask(realm, basic, parameters=parameters, insecure=insecure)
+    if name and answer.status == _FORBIDDEN:
         raise _not_entitled(name, wanted)
     _judge(answer, wanted, key)
-    try:
-        body = answer.json()
-    except ValueError:
-        body = {}
+    body = answer.body
     token = (body.get("token") or body.get("access_token")) if isinstance(body, dict) else None
     if not isinstance(token, str):
         raise Unreachable(f"`{host}` answers without a token: it is not the registry's own", hint="a proxy in between?")
-    return Login.bearer(token)
+    return Authorization.bearer(token)
 
 
-def _may_fetch(name: ImageName, login: requests.auth.AuthBase, wanted: Service) -> None:
-    url = f"{_root(name.host)}{name.repository}/manifests/{name.tag}"
-    answer = ask(url, login, method="HEAD", headers={"Accept": _MANIFESTS})
-    if answer.status_code in {_UNAUTHORIZED, _FORBIDDEN}:
+def _may_fetch(name: ImageName, login: Authorization, wanted: Service, *, insecure: bool) -> None:
+    url = f"{_root(name.host, insecure=insecure)}{name.repository}/manifests/{name.tag}"
+    answer = ask(url, login, method="HEAD", headers={"Accept": _MANIFESTS}, insecure=insecure)
+    if answer.status in {_UNAUTHORIZED, _FORBIDDEN}:
         raise _not_entitled(name, wanted)
-    if answer.status_code == _NOT_FOUND:
+    if answer.status == _NOT_FOUND:
         raise NoEntitlement(
             f"`{name.registry}` has no `{name.repository}:{name.tag}`, or does not show it to this key",
             hint="look at the name and the tag, then at what the key's organisation may have",
         )
-    if answer.status_code != _OK:
-        raise Unreachable(f"`{name.registry}` says {answer.status_code} for `{name.repository}:{name.tag}`")
+    if answer.status != _OK:
+        raise Unreachable(f"`{name.registry}` says {answer.status} for `{name.repository}:{name.tag}`")
 
 
-def _judge(answer: requests.Response, wanted: Service, key: Key) -> None:
+def _judge(answer: Answer, wanted: Service, key: Key) -> None:
     registry = wanted.registry
-    if answer.status_code == _OK:
+    if answer.status == _OK:
         return
-    if answer.status_code == _UNAUTHORIZED:
+    if answer.status == _UNAUTHORIZED:
         user = f"the user is literally `{wanted.user}`; " if wanted.user else ""
         raise LoginRefused(
             f"`{registry}` does not know the key of {key.source} (401)",
             hint=f"{user}a key that was deleted or cut while pasting ends like this: get one at {wanted.where}",
         )
-    if answer.status_code == _FORBIDDEN:
+    if answer.status == _FORBIDDEN:
         raise LoginRefused(
             f"`{registry}` knows the key of {key.source} and does not let it in (403)",
             hint="its permissions lack this service: make a key with `NGC Catalog`, or ask the organisation's owner",
         )
-    raise Unreachable(f"`{registry}` says {answer.status_code} to a login", hint="try again in a while")
+    raise Unreachable(f"`{registry}` says {answer.status} to a login", hint="try again in a while")
 
 
 def _not_entitled(name: ImageName, wanted: Service) -> NoEntitlement:
@@ -164,6 +164,6 @@ def _not_entitled(name: ImageName, wanted: Service) -> NoEntitlement:
     )
 
 
-def _root(registry: str) -> str:
+def _root(registry: str, *, insecure: bool) -> str:
     # Docker, too, speaks HTTP with registries on this machine only.
-    return f"{'http' if is_loopback(registry) else 'https'}://{registry}/v2/"
+    return f"{'http' if insecure or is_loopback(registry) else 'https'}://{registry}/v2/"

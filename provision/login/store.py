@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from provision.containers.answers import as_object
 from provision.errors import StepFailed
 from provision.host import Host, HostView
+from provision.host.addresses import is_loopback
 from provision.login.keys import Key
 from provision.report import Finding, Severity
 
@@ -54,12 +55,12 @@ def find(view: HostView, registry: str) -> Kept | None:
     return Kept(path=path, helper=None if entry.get("auth") else str(helper))
 
 
-def save(host: Host, registry: str, *, user: str, key: Key) -> Kept:
+def save(host: Host, registry: str, *, user: str, key: Key, insecure: bool = False) -> Kept:
     """Log in for good; the key goes through a pipe. What was kept before stays until the new login is accepted."""
     program = _program(host)
     # Podman's own place is gone with the session; this one is not, and it reads it too.
     place = ["--authfile", config_path(host)] if program == "podman" else []
-    secure = ["--tls-verify=false"] if program == "podman" and registry.startswith(("127.", "localhost")) else []
+    secure = ["--tls-verify=false"] if program == "podman" and (insecure or is_loopback(registry)) else []
     argv = [program, "login", *place, *secure, "--username", user, "--password-stdin", registry]
     host.run(argv, timeout_s=_LOGIN_S, stdin=key.value)
     kept = find(host, registry)

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import urlunsplit
 
 from provision.errors import UsageError
-from provision.host.addresses import is_loopback
+from provision.host.addresses import split
+from provision.http_client import Authorization, Limits, Reply, as_json, asking
 from provision.secrets import mask
 
-if TYPE_CHECKING:
-    import requests
-
-CONNECT_TIMEOUT_S = 5.0
 _SHOWN = 200
-_MOST_BYTES = 8 * 1024 * 1024
-
-
-class NoAnswer(Exception):
-    """The server could not be asked, or did not answer in time. `timed_out` tells the two apart."""
-
-    def __init__(self, message: str, *, timed_out: bool = False) -> None:
-        super().__init__(message)
-        self.timed_out = timed_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,98 +45,78 @@ class Answer:
 Key = str | Callable[[], str] | None
 
 
-def _login(key: Key) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    """Sends the key. Given even without one: else `requests` takes a login from ~/.netrc, and it would win."""
-
-    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if key:
-            request.headers["Authorization"] = f"Bearer {key() if callable(key) else key}"
-        return request
-
-    return authorize
-
-
 class Client:
-    """One server. `url` is as `base_url` makes it; no proxy is used for this machine's own addresses."""
+    """One server. `url` is as `base_url` makes it; `timeout_s` is for each question, to the last byte of its answer.
 
-    def __init__(self, url: str, *, api_key: Key = None, timeout_s: float = 60.0) -> None:
-        import requests  # noqa: PLC0415  # 70 ms that a run with nothing to ask does not pay
+    With `insecure` the key goes over the network without encryption, too; else asking so raises `UsageError`. `ours` is
+    a server on this machine, whatever its address.
+    """
 
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: Key = None,
+        timeout_s: float = 60.0,
+        insecure: bool = False,
+        ours: bool = False,
+    ) -> None:
         self.url = url
         self._timeout_s = timeout_s
-        self._session = requests.Session()
-        self._session.trust_env = not is_loopback(url)
-        self._session.auth = _login(api_key)
+        self._key = api_key
+        self._insecure, self._ours = insecure, ours
 
     def get(self, path: str) -> Answer:
-        with self._request("GET", path, None) as (response, start):
-            return self._answer(response, start)
+        with self._asking("GET", path, None) as reply:
+            return _whole(reply)
 
     def post(self, path: str, document: dict[str, Any]) -> Answer:
-        with self._request("POST", path, document) as (response, start):
-            return self._answer(response, start)
+        with self._asking("POST", path, document) as reply:
+            return _whole(reply)
 
     @contextmanager
     def events(
         self, path: str, document: dict[str, Any]
     ) -> Iterator[tuple[Answer | None, Iterator[tuple[float, str]]]]:
         """Server-sent events as (seconds since the request, data); the answer instead where it was no such stream."""
-        with self._request("POST", path, document) as (response, start):
-            if response.status_code == 200 and "event-stream" in response.headers.get("Content-Type", ""):  # noqa: PLR2004
-                yield None, self._data(response, start)
+        with self._asking("POST", path, document) as reply:
+            if reply.status == 200 and "event-stream" in reply.headers.get("Content-Type", ""):  # noqa: PLR2004
+                yield None, _data(reply)
             else:
-                yield self._answer(response, start), iter(())
-
-    def _answer(self, response: requests.Response, start: float) -> Answer:
-        # Read bit by bit: the limit of `requests` starts anew with every byte, and a dripping server would hold us.
-        raw = b""
-        for chunk in response.iter_content(chunk_size=64 * 1024):
-            raw += chunk
-            if time.monotonic() - start > self._timeout_s or len(raw) > _MOST_BYTES:
-                raise NoAnswer(f"`{shown(response.url)}` did not come to the end of its answer", timed_out=True)
-        text = raw.decode("utf-8", errors="replace")
-        try:
-            body = json.loads(text)
-        except ValueError:
-            body = None
-        content_type = response.headers.get("Content-Type", "")
-        seconds = time.monotonic() - start
-        return Answer(status=response.status_code, text=text, body=body, seconds=seconds, content_type=content_type)
-
-    def _data(self, response: requests.Response, start: float) -> Iterator[tuple[float, str]]:
-        for raw in response.iter_lines(chunk_size=1):
-            seconds = time.monotonic() - start
-            if seconds > self._timeout_s:
-                raise NoAnswer(f"the stream was not over after {self._timeout_s:.0f} s", timed_out=True)
-            line = raw.decode("utf-8", errors="replace")
-            if line.startswith("data:"):
-                yield seconds, line[len("data:") :].strip()
+                yield _whole(reply), iter(())
 
     @contextmanager
-    def _request(
-        self, method: str, path: str, document: dict[str, Any] | None
-    ) -> Iterator[tuple[requests.Response, float]]:
-        import requests  # noqa: PLC0415  # as above
+    def _asking(self, method: str, path: str, document: dict[str, Any] | None) -> Iterator[Reply]:
+        key = self._key() if callable(self._key) else self._key
+        # No redirect is followed: a login page is not an answer.
+        with asking(
+            method,
+            self.url + path,
+            limits=Limits(seconds=self._timeout_s),
+            authorization=Authorization.bearer(key) if key else None,
+            document=document,
+            insecure=self._insecure,
+            this_machine=self._ours,
+        ) as reply:
+            yield reply
 
-        start = time.monotonic()
-        try:
-            with self._session.request(
-                method,
-                self.url + path,
-                json=document,
-                timeout=(min(CONNECT_TIMEOUT_S, self._timeout_s), self._timeout_s),
-                stream=True,
-                allow_redirects=False,  # a login page is not an answer
-            ) as response:
-                yield response, start
-        except requests.Timeout:
-            waited = time.monotonic() - start
-            raise NoAnswer(f"`{shown(self.url)}{path}` gave no answer in {waited:.0f} s", timed_out=True) from None
-        except requests.ConnectionError as error:
-            timed_out = "timed out" in str(error)
-            raise NoAnswer(f"`{shown(self.url)}{path}` {_reason(error)}", timed_out=timed_out) from None
-        except requests.RequestException as error:
-            raise NoAnswer(f"`{shown(self.url)}{path}`: {mask(str(error))}") from None
+
+def _whole(reply: Reply) -> Answer:
+    raw = reply.body()
+    return Answer(
+        status=reply.status,
+        text=raw.decode("utf-8", errors="replace"),
+        body=as_json(raw),
+        seconds=reply.seconds,
+        content_type=reply.headers.get("Content-Type", ""),
+    )
+
+
+def _data(reply: Reply) -> Iterator[tuple[float, str]]:
+    for raw in reply.lines():
+        line = raw.decode("utf-8", errors="replace")
+        if line.startswith("data:"):
+            yield reply.seconds, line[len("data:") :].strip()
 
 
 def base_url(text: str) -> str:
@@ -158,12 +124,8 @@ def base_url(text: str) -> str:
 
     Raises `UsageError` for what is no address.
     """
-    parts = urlsplit(text if "://" in text else f"http://{text}")
-    try:
-        wrong = parts.scheme not in {"http", "https"} or not parts.hostname or (parts.port or 1) < 1
-    except ValueError:
-        wrong = True
-    if wrong:
+    parts = split(text if "://" in text else f"http://{text}")
+    if parts is None or parts.scheme not in {"http", "https"}:
         raise UsageError(f"`{mask(text)}` is not the address of a server", hint="write it as `http://127.0.0.1:30000`")
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
@@ -172,19 +134,3 @@ def base_url(text: str) -> str:
 def shown(url: str) -> str:
     """An address without the login that may stand in it."""
     return mask(url)
-
-
-def _reason(error: requests.ConnectionError) -> str:
-    text = str(error)
-    for sign, reason in (
-        ("Connection refused", "refused the connection: nothing listens there"),
-        ("Name or service not known", "has a name that does not resolve"),
-        ("Temporary failure in name resolution", "has a name that does not resolve"),
-        ("No route to host", "cannot be reached: no route"),
-        ("Network is unreachable", "cannot be reached: no network"),
-        ("CERTIFICATE_VERIFY_FAILED", "shows a certificate that is not trusted here"),
-        ("Read timed out", "gave no answer in time"),
-    ):
-        if sign in text:
-            return reason
-    return f"broke the connection off: {mask(text)[:_SHOWN]}"

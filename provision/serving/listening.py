@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from provision.containers import engine
 from provision.errors import ProbeError, ServingFailed
 from provision.host.view import HostView, Listener
+from provision.http_client import NoAnswer
 from provision.serving import keys
-from provision.serving.client import Client, Key, NoAnswer
+from provision.serving.client import Client, Key
 from provision.serving.launch import Inside, Launch
 from provision.serving.record import Server, members
 
@@ -49,7 +50,7 @@ def check_owner(view: HostView, server: Server) -> None:
 
 def client(view: HostView, server: Server, *, timeout_s: float = 60.0) -> Client:
     """A client of a server of ours, with its key."""
-    return Client(server.url, api_key=key_of(view, server), timeout_s=timeout_s)
+    return Client(server.url, api_key=key_of(view, server), timeout_s=timeout_s, ours=True)
 
 
 def key_of(view: HostView, server: Server, otherwise: str | None = None) -> Key:

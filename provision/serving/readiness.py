@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from provision.catalog.engines import Probe
 from provision.errors import ServingFailed
 from provision.host.view import HostView
+from provision.http_client import NoAnswer
 from provision.serving import contained, log, processes
-from provision.serving.client import Client, NoAnswer
+from provision.serving.client import Client
 from provision.serving.listening import check_owner, client
 from provision.serving.phases import LaunchLog, Phase
 from provision.serving.record import Server

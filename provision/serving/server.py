@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
 import time
 import uuid
@@ -257,7 +258,7 @@ def _start(
     if launch.container:
         pid = contained.start(host, server, launch.container)
     else:
-        variables = {**launch.variables, **_no_proxy(host), processes.MARKER: server.id}
+        variables = {**launch.variables, **_asks_itself(host), processes.MARKER: server.id}
         pid = host.start(launch.argv, log=path, variables=variables)
     process = processes.find(host, pid)
     return record.save(host, msgspec.structs.replace(server, pid=pid, started_ticks=process.started if process else 0))
@@ -348,11 +349,13 @@ def _signal(host: Host, those: tuple[ProcessStat, ...], number: int) -> None:
             host.signal(process.pid, number)
 
 
-def _no_proxy(host: Host) -> dict[str, str]:
-    """The engine asks itself over HTTP before it is ready; a company's proxy would answer in its place."""
+def _asks_itself(host: Host) -> dict[str, str]:
+    """The engine asks itself over HTTP before it is ready. A company's proxy would answer in its place, and a login in
+    ~/.netrc would go to it in place of the server's key.
+    """
     given = host.variable("NO_PROXY") or host.variable("no_proxy") or ""
     entries = ",".join(dict.fromkeys([*filter(None, given.split(",")), "127.0.0.1", "localhost", "::1"]))
-    return {"NO_PROXY": entries, "no_proxy": entries}
+    return {"NO_PROXY": entries, "no_proxy": entries, "NETRC": os.devnull}
 
 
 @contextmanager

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from provision.catalog.engines import LogRow
 from provision.catalog.engines import engine as engine_named
+from provision.http_client import NoAnswer
 from provision.report import Finding, Severity
 from provision.serving import smoke_answers, smoke_cache
-from provision.serving.client import Answer, Client, Key, NoAnswer, base_url, shown
+from provision.serving.client import Answer, Client, Key, base_url, shown
 from provision.serving.phases import LaunchLog
 from provision.serving.smoke_model import Model, describe
 
@@ -39,13 +40,15 @@ def run(
     log: str | None = None,
     engine: str = "sglang",
     version: str | None = None,
+    insecure: bool = False,
 ) -> tuple[Finding, ...]:
     """Test the server at `url`; `timeout_s` is for each request.
 
     `log` with `engine` and `version` lets a server of ours be asked in its log too. The first request without an
-    answer is the last: the ones after it would take as long and say the same. Raises `UsageError` for a wrong URL.
+    answer is the last: the ones after it would take as long and say the same. Raises `UsageError` for a wrong URL, and
+    for a key that would go over the network without encryption, unless that is wanted (`insecure`).
     """
-    client = Client(base_url(url), api_key=api_key, timeout_s=timeout_s)
+    client = Client(base_url(url), api_key=api_key, timeout_s=timeout_s, insecure=insecure, ours=log is not None)
     findings = list(_over_http(client, expect_model))
     if log:
         row = engine_named(engine)

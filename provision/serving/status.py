@@ -10,9 +10,10 @@ from typing import Literal
 
 from provision.catalog.engines import engine
 from provision.host.view import HostView
+from provision.http_client import NoAnswer
 from provision.secrets import mask
 from provision.serving import contained, log, processes
-from provision.serving.client import Client, NoAnswer
+from provision.serving.client import Client
 from provision.serving.listening import client
 from provision.serving.phases import LaunchLog
 from provision.serving.record import Server, members

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,6 +136,8 @@ class HubModel:
             "HF_HOME": self.huggingface,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
+            # A login in ~/.netrc would win over the token.
+            "NETRC": os.devnull,
             # Cloud images set it for a package that is not among the engine's, and every download would fail.
             "HF_HUB_ENABLE_HF_TRANSFER": None,
             **({"HF_TOKEN": token} if token else {}),

@@ -25,9 +25,9 @@ from provision.errors import ProbeError, ServingFailed, UsageError
 from provision.host import Listener
 from provision.host.addresses import is_loopback
 from provision.host.local import LocalHost
+from provision.http_client import NoAnswer
 from provision.plan import Plan
 from provision.serving import keys, listening, record, server
-from provision.serving.client import NoAnswer
 from provision.serving.launch import Launch
 from provision.serving.ports import DerivedPort
 from provision.serving.record import Server

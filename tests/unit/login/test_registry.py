@@ -11,6 +11,7 @@ from fakes import FakeHost
 from unit.login.stand_in_registry import GOOD_KEY, NARROW_KEY, USER, StandIn, running
 
 from provision.errors import LoginRefused, NoEntitlement, ProvisionError, Unreachable
+from provision.http_client import Authorization
 from provision.login import hub, registry
 from provision.login.keys import NGC, Key
 from provision.login.registry import Challenge, ImageName, parse_challenge
@@ -57,7 +58,7 @@ def test_nobody_there() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{probe.getsockname()[1]}"
-    with pytest.raises(Unreachable, match="it refuses connections"):
+    with pytest.raises(Unreachable, match="refused the connection"):
         prove(StandIn(host=host), GOOD_KEY)
 
 
@@ -69,7 +70,12 @@ def test_challenges() -> None:
 
 def test_a_key_is_not_sent_in_the_clear() -> None:
     with pytest.raises(Unreachable, match="not encrypted"):
-        registry._token(Challenge(realm="http://example.org/token"), object(), NGC, Key(GOOD_KEY, "x"), None)  # type: ignore[arg-type]
+        ask_for_token("http://example.org/token", insecure=False)
+
+
+def ask_for_token(realm: str, *, insecure: bool) -> None:
+    basic = Authorization.basic(USER, GOOD_KEY)
+    registry._token(Challenge(realm=realm), basic, NGC, Key(GOOD_KEY, "x"), None, insecure=insecure)
 
 
 @pytest.mark.parametrize(
