@@ -24,6 +24,7 @@ from provision.host import HostView
 from provision.host.addresses import is_loopback
 from provision.host.local import LocalHost
 from provision.locks import sizes
+from provision.login import hub
 from provision.plan import Plan
 from provision.remembered import Remembered
 from provision.replaced import Replaced
@@ -31,6 +32,7 @@ from provision.report import Report
 from provision.serving import keys, record, server
 from provision.serving.ports import derive_for
 from provision.steps.disk import check_disk, check_links
+from provision.steps.model_files import locate
 from provision.steps.port import needed, next_free
 from provision.steps.server import StartServer
 
@@ -77,6 +79,8 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         links = check_links(view, prefix=decision.places.prefix)
         decision = replace(decision, findings=(*decision.findings, *([links] if links else [])))
     model = _model(view, decision)
+    if not wishes.insecure:
+        _check_hub(view, decision, model)
     if model is None and manner.smoke and not (decision.image and decision.image.model):
         raise UsageError(f"target `{decision.target.name}` has no model of its own", hint="name one with `--model`")
     if wishes.port == "auto":
@@ -213,6 +217,15 @@ def _model(view: HostView, decision: Decision) -> str | None:
     if "/" not in model or view.stat(f"{models}/{model}") is not None:
         return f"{models}/{model}"
     return model
+
+
+def _check_hub(view: HostView, decision: Decision, model: str | None) -> None:
+    """Raise `UsageError` where the model is to come from a hub without encryption."""
+    places = decision.places
+    if model is None or model == plan.BUILTIN_MODEL or model.startswith(("/", "./", "../", "~")):
+        return
+    if locate(view, model, models=places.models, huggingface=places.huggingface) is None:
+        hub.check_encrypted(view)
 
 
 def _key(

@@ -58,6 +58,7 @@ class Options:
     container_engine: str | None = None
     extra: tuple[str, ...] | None = None
     allow_unauthenticated: bool | None = None
+    insecure: bool | None = None
 
 
 def process_environment() -> dict[str, str]:

@@ -228,6 +228,15 @@ OPTIONS = (
         explicit=True,
     ),
     Option(
+        name="insecure",
+        kind=bool,
+        metavar="",
+        help="Fetch from a model hub without encryption (`http://` in HF_ENDPOINT), with the token.",
+        default="false: a hub on another machine is asked over `https://` only",
+        example="true",
+        explicit=True,
+    ),
+    Option(
         name="name",
         metavar="NAME",
         help="Server name [default: target or NIM name].",

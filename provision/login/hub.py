@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from provision.errors import LoginRefused, Unreachable
+from provision.errors import LoginRefused, Unreachable, UsageError
 from provision.host import Host, HostView
+from provision.host.addresses import may_carry_key
 from provision.http_client import Authorization
 from provision.login import store
 from provision.login.asking import ask
@@ -16,6 +17,19 @@ _OK, _UNAUTHORIZED, _FORBIDDEN = 200, 401, 403
 def endpoint(view: HostView) -> str:
     """The hub, or the mirror that HF_ENDPOINT names."""
     return (view.variable("HF_ENDPOINT") or _DEFAULT).rstrip("/")
+
+
+def check_encrypted(view: HostView) -> None:
+    """Raise `UsageError` for a hub on another machine that is asked without encryption.
+
+    What comes from it would be whatever anyone in between makes of it, and the token would be theirs.
+    """
+    hub = endpoint(view)
+    if not may_carry_key(hub):
+        raise UsageError(
+            f"the hub at `{hub}` (`HF_ENDPOINT`) is not encrypted",
+            hint="use its `https://` address; `--insecure` takes the model, and sends the token, nevertheless",
+        )
 
 
 def prove(view: HostView, key: Key, *, insecure: bool = False) -> str:

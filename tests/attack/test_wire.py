@@ -279,6 +279,24 @@ def test_a_key_is_not_sent_in_the_clear(
     assert "--insecure" in told["hint"] and "password" not in told["text"]
 
 
+@pytest.mark.tried("key in the clear", "have a model and its token go through a hub without encryption")
+def test_a_hub_without_encryption_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = ["plan", "--target", "cpu", "--model", "org/name", "--prefix", str(tmp_path), "--json"]
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    for hub_url, more, status in (
+        ("http://hub.example", [], 2),
+        ("http://127.0.0.1.hub.example", [], 2),
+        ("http://hub.example", ["--insecure"], 0),
+        ("https://hub.example", [], 0),
+        ("http://127.0.0.1:9", [], 0),
+    ):
+        monkeypatch.setenv("HF_ENDPOINT", hub_url)
+        assert main([*command, *more]) == status
+        assert (status == 0) == json.loads(capsys.readouterr().out)["ok"]
+
+
 @contextmanager
 def web(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[tuple[str, list[str | None]]]:
     """A server that keeps each `Authorization` that it is sent."""

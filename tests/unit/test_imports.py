@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "provision"
-LAYERS = """
-    errors report secrets output trust options config
-    host http_client
-    facts catalog locks assume decision
-    environments diagnosis containers login serving
-    remembered replaced
-    steps plan launches checks runner
-    bootstrap bundle benchmark experiments slurm fleet cli
-""".split()
+LAYERS = [
+    *("errors", "report", "secrets", "output", "trust", "options", "config"),
+    *("host", "http_client"),
+    *("facts", "catalog", "locks", "assume", "decision"),
+    *("environments", "diagnosis", "containers", "login", "serving"),
+    *("remembered", "replaced"),
+    *("steps", "plan", "launches", "checks", "runner"),
+    *("bootstrap", "bundle", "benchmark", "experiments", "slurm", "fleet", "cli"),
+]
 # `facts` names GPUs by the catalog's table: data that knows nothing of facts.
 ALLOWED = {("facts", "catalog"), ("host", "secrets")}
 # Who may hold a `Host`: everything else gets a `HostView`, and the type checker refuses a check that changes something.

@@ -210,6 +210,15 @@ def test_what_cannot_be_brought_back_is_said(host: LocalHost, servers: str, port
     assert known(host, servers).argv == first.argv, "what served before is what `serve start` tries again"
 
 
+def test_the_engine_asks_itself_without_a_proxy_and_without_a_login_of_the_users(
+    host: LocalHost, servers: str, port: int
+) -> None:
+    step(servers, launch(port)).apply(host, lambda _: None)
+    given = Path(f"/proc/{runs(host, servers).pid}/environ").read_text(encoding="utf-8").split("\0")
+    assert "NETRC=/dev/null" in given
+    assert any(line.startswith("NO_PROXY=") and "127.0.0.1" in line for line in given)
+
+
 def test_an_interrupted_replacement_starts_what_served_before(host: LocalHost, servers: str, port: int) -> None:
     step(servers, launch(port)).apply(host, lambda _: None)
     before = runs(host, servers)
