@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from provision.bundle import model, use
-from provision.bundle.archive import Tell, nobody
+from provision.bundle import known, model, use
+from provision.bundle.reading import Tell, nobody
 from provision.bundle.use import Bundle
 from provision.catalog.load import Catalog
 from provision.config import Options
@@ -39,6 +39,7 @@ class Carried:
         ):
             if wished and wished != held:
                 raise UsageError(f"the bundle is for {name} `{held}`, not `{wished}`", hint=f"leave `--{name}` out")
+        known.require(manifest)
         wishes = replace(wishes, target=manifest.target, stack=manifest.stack, python=wishes.python or manifest.python)
         layout = Catalog().target(manifest.target).layout
         prefix = places_of(layout, wishes, host.variable("HOME") or "/root").prefix

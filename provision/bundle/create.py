@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import gzip
+import os
 import shutil
-import tarfile
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from provision import __version__
 from provision.bundle import archive, model, own, sources, use
 from provision.bundle.fetch import Fetched, fetch, sha256_of
 from provision.bundle.logins import logins
 from provision.bundle.model import Archive, Entry, Manifest
-from provision.bundle.sources import Machine
+from provision.bundle.sources import Machine, Source
 from provision.catalog.load import Catalog
-from provision.environments import uv
+from provision.environments import locking
 from provision.errors import CheckFailed, ProvisionError, StepFailed, UsageError
 from provision.host import Host
-from provision.locks import sizes
+from provision.locks import pythons, sizes
 from provision.locks.lockfile import Lock, available
+from provision.locks.pythons import KnownPython
 
 _GB = 1e9
 _STAGING = ".staging"
@@ -100,22 +102,55 @@ def with_interpreter(wanted: Wanted) -> Wanted:
 def create(
     host: Host, wanted: Wanted, path: Path, *, part_bytes: int | None = None, tell: Tell = lambda *_: None
 ) -> Created:
-    """Make the bundle at `path`. What was fetched waits in a folder beside it until the bundle is whole."""
+    """Make the bundle at `path`. What was fetched waits in a folder beside it until the bundle is whole.
+
+    Raises `UsageError` where nothing can be written there, before anything is fetched; `StepFailed` for a full disk.
+    """
+    archive.check_output(path)
     staging = path.with_name(f"{path.name}{_STAGING}")
     _check_space(host, wanted, staging)
+    try:
+        _own(staging)
+        with locking.alone(host, str(staging)):
+            manifest, fetched = _collect(host, wanted, staging, tell)
+            paths = archive.write(
+                path,
+                manifest,
+                staging,
+                part_bytes=part_bytes,
+                tell=lambda done, all_: tell("writing the bundle", done, all_),
+            )
+            host.remove(str(staging))
+    except OSError as error:
+        raise StepFailed(f"`{staging}` cannot be written: {error.strerror or error}", hint=archive.ROOM) from error
+    return Created(manifest=manifest, paths=paths, fetched=fetched)
+
+
+def _own(staging: Path) -> None:
+    """Make the folder, for this user alone. Raises `UsageError` where somebody else's is in its place."""
+    staging.mkdir(mode=0o700, exist_ok=True)
+    info = staging.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+        raise UsageError(
+            f"`{staging}` is not a directory of this user's", hint="remove it, or name a file elsewhere with `-o`"
+        )
+
+
+def _collect(host: Host, wanted: Wanted, staging: Path, tell: Tell) -> tuple[Manifest, Fetched]:
+    """Have everything in the folder, and its manifest."""
     scratch = staging / "scratch"
     host.make_directory(str(scratch))
     certificates, known = host.variable("SSL_CERT_FILE"), logins(host)
     total = _weight(wanted)
     tell("asking the index where the wheels are", 0, None)
     tools = own.needed(host, wanted.pythons, wanted.arch, scratch)
-    wheels: tuple[sources.Source, ...] = ()
+    wheels: tuple[Source, ...] = ()
     if wanted.lock:
         machine = Machine(python=wanted.lock.python, arch=wanted.arch, glibc=wanted.glibc)
         wheels = sources.of_pins(host, wanted.lock.requirements, machine, scratch)
     once = {source.name: source for found in tools.values() for source in found}
     fetched = fetch(tuple(once.values()), staging / model.TOOL, certificates=certificates, logins=known)
-    more = fetch(
+    fetched += fetch(
         wheels,
         staging / model.WHEELS,
         certificates=certificates,
@@ -123,9 +158,16 @@ def create(
         tell=lambda done: tell("fetching wheels", done, total),
     )
     _write_tool(staging, tools)
-    interpreter = _interpreter(host, wanted, staging) if wanted.interpreter else None
-    shutil.rmtree(scratch)
     keep = {model.WHEELS: {source.name for source in wheels}, model.TOOL: {*once, own.NAME, *_pin_files(wanted)}}
+    interpreter = None
+    if wanted.interpreter:
+        python = pythons.one_for(wanted.lock.python if wanted.lock else wanted.pythons[-1], wanted.arch)
+        source = _source_of(host, python)
+        tell(f"fetching Python {python.version}", 0, None)
+        fetched += fetch((source,), staging / model.PYTHON, certificates=certificates, logins=known)
+        interpreter = Archive(path=f"{model.PYTHON}/{source.name}", version=python.version)
+    keep[model.PYTHON] = {interpreter.path.rpartition("/")[2]} if interpreter else set()
+    shutil.rmtree(scratch)
     manifest = Manifest(
         schema=model.SCHEMA,
         sgprov=__version__,
@@ -139,12 +181,7 @@ def create(
         python=wanted.lock.python if wanted.lock else None,
         interpreter=interpreter,
     )
-    paths = archive.write(
-        path, manifest, staging, part_bytes=part_bytes, tell=lambda done, all_: tell("writing the bundle", done, all_)
-    )
-    host.remove(str(staging))
-    both = Fetched(files=fetched.files + more.files, bytes=fetched.bytes + more.bytes, kept=fetched.kept + more.kept)
-    return Created(manifest=manifest, paths=paths, fetched=both)
+    return manifest, fetched
 
 
 def _pin_files(wanted: Wanted) -> tuple[str, ...]:
@@ -171,34 +208,12 @@ def _entries(staging: Path, keep: dict[str, set[str]]) -> tuple[Entry, ...]:
     )
 
 
-def _interpreter(host: Host, wanted: Wanted, staging: Path) -> Archive:
-    """A CPython of the stack's version for the bundle's architecture, fetched and checked by uv, packed again."""
-    python = wanted.lock.python if wanted.lock else wanted.pythons[-1]
-    folder = staging / "scratch" / "interpreter"
-    variables = {"UV_PYTHON_INSTALL_DIR": str(folder.absolute()), "UV_PYTHON_DOWNLOADS": None}
-    name = f"cpython-{python}-linux-{wanted.arch}-gnu"
-    uv.run(host, "python", "install", "--no-bin", name, variables=variables, timeout_s=1800)
-    found = [path for path in sorted(folder.glob(f"cpython-{python}.*")) if not path.is_symlink()]
-    if not found:
-        raise StepFailed(f"uv put no Python {python} for {wanted.arch} where it was told to")
-    version = found[-1].name.split("-")[1]
-    place = staging / model.PYTHON / f"cpython-{version}-{wanted.arch}.tar.gz"
-    place.parent.mkdir(exist_ok=True)
-    for old in place.parent.iterdir():
-        old.unlink()
-    with (
-        place.open("wb") as raw,
-        gzip.GzipFile(filename="", fileobj=raw, mode="wb", mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
-    ):
-        tar.add(found[-1], "python", filter=_anonymous)
-    return Archive(path=f"{model.PYTHON}/{place.name}", version=version)
-
-
-def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    entry.uid = entry.gid = entry.mtime = 0
-    entry.uname = entry.gname = ""
-    return entry
+def _source_of(host: Host, python: KnownPython) -> Source:
+    """Where it is: with a mirror, where uv would look for it there."""
+    mirror = (host.variable("UV_PYTHON_INSTALL_MIRROR") or pythons.ORIGIN).rstrip("/")
+    url = f"{mirror}/{python.path}"
+    url = unquote(urlsplit(url).path) if mirror.startswith("file:") else url
+    return Source(name=unquote(python.path).rpartition("/")[2], url=url, sha256=python.sha256)
 
 
 def _weight(wanted: Wanted) -> int | None:

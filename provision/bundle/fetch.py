@@ -40,6 +40,9 @@ class Fetched:
     bytes: int = 0
     kept: int = 0
 
+    def __add__(self, other: Fetched) -> Fetched:
+        return Fetched(files=self.files + other.files, bytes=self.bytes + other.bytes, kept=self.kept + other.kept)
+
 
 def fetch(
     sources: Sequence[Source],

@@ -4,6 +4,8 @@
 #
 #   sh install.sh [--tool-only] [--to DIR] [OPTIONS of `sgprov bootstrap`]
 set -eu
+umask 022
+export LC_ALL=C
 
 fail() {
   printf 'error: %s\n' "$1" >&2
@@ -16,71 +18,111 @@ tool_only=
 while [ $# -gt 0 ]; do
   case $1 in
     --tool-only) tool_only=yes; shift ;;
-    --to) to=$2; shift 2 ;;
+    --to)
+      [ $# -gt 1 ] && [ -n "$2" ] || fail '`--to` wants a directory' 2
+      to=$2; shift 2 ;;
     *) break ;;
   esac
 done
-# Called after sgprov's own wheel: the same code is installed once, whatever bundle brings it.
-digest=$(sed -n 's/^sgprov==.*sha256:\(.\{12\}\).*/\1/p' "$here"/tool/requirements-*.txt | head -n 1)
-version="$to/versions/$digest"
+case $to in /*) ;; *) to=$PWD/$to ;; esac
 
-python=
-for name in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
-  minor=$("$name" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
-  if [ -f "$here/tool/requirements-$minor.txt" ]; then
-    python=$(command -v "$name")
-    break
-  fi
+# First of all, whatever is about to be read, unpacked or run is compared with the manifest, and that with the seal.
+plain() { [ -f "$here/$1" ] && [ ! -L "$here/$1" ]; }
+sum() { sha256sum <"$here/$1" | cut -c 1-64; }
+changed="was changed or damaged since the bundle was made"
+command -v sha256sum >/dev/null || fail '`sha256sum` is missing: install coreutils'
+plain SEAL && plain MANIFEST.json || fail "$here is not an unpacked bundle" 4
+sealed=$(sed -n 's,^sgprov-bundle-seal/1 [0-9a-f]\{64\} \([0-9a-f]\{64\}\)$,\1,p' "$here/SEAL")
+[ "$(sum MANIFEST.json)" = "$sealed" ] || fail 'the manifest is not the one that was sealed' 4
+arch=$(sed -n 's/^ "arch": "\([a-z0-9_]*\)",$/\1/p' "$here/MANIFEST.json")
+[ -n "$arch" ] || fail 'the manifest does not say for which CPU it is' 4
+[ "$arch" = "$(uname -m)" ] || fail "the bundle is for $arch, this machine is $(uname -m)" 3
+listed=$(
+  sed -n '/^ *"path": "\(.*\)",$/{s//\1/;h;n;s/^ *"sha256": "\([0-9a-f]*\)",$/\1/;G;s/\n/ /;p;}' "$here/MANIFEST.json" |
+    sed -n -e '/^[0-9a-f]\{64\} install\.sh$/p' \
+      -e '/^[0-9a-f]\{64\} tool\/[A-Za-z0-9][A-Za-z0-9._+!-]*$/p' \
+      -e '/^[0-9a-f]\{64\} python\/[A-Za-z0-9][A-Za-z0-9._+!-]*$/p'
+)
+known=" "
+while read -r digest name; do
+  { plain "$name" && [ "$(sum "$name")" = "$digest" ]; } || fail "\`$name\` $changed" 4
+  known="$known$name "
+done <<LISTED
+$listed
+LISTED
+case $known in *" install.sh "*) ;; *) fail 'the manifest does not list install.sh' 4 ;; esac
+for path in "$here"/tool/* "$here"/tool/.[!.]* "$here"/python/* "$here"/python/.[!.]*; do
+  name=${path#"$here"/}
+  case $known in *" $name "*) continue ;; esac
+  if [ -e "$path" ] || [ -L "$path" ]; then fail "\`$name\` is not in the bundle's manifest" 4; fi
 done
-if [ -z "$python" ]; then
-  for archive in "$here"/python/*.tar.gz; do
-    [ -f "$archive" ] || fail 'there is no Python 3.10 or newer here; make the bundle with `--interpreter`' 3
-    mkdir -p "$version.python"
-    tar -xzf "$archive" -C "$version.python"
-    python=$(ls "$version.python"/python/bin/python3.1? | head -n 1)
-    minor=${python##*python}
+
+# A version is called after sgprov's own wheel: the same code is installed once, whatever bundle brings it. Nothing but
+# what is called so is ever removed.
+digest=$(sed -n 's/^sgprov==.* --hash=sha256:\([0-9a-f]\{12\}\)[0-9a-f]\{52\}$/\1/p' "$here"/tool/requirements-3.*.txt | head -n 1)
+case $digest in
+  [0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]) ;;
+  *) fail 'the bundle does not say which sgprov it holds' 4 ;;
+esac
+version="$to/versions/$digest"
+uv="$version.uv"
+
+# What runs from here is to be of this user's own making.
+for place in "$to" "$to/versions" "$to/bin" "$version"; do
+  mkdir -p "$place"
+  [ -O "$place" ] && [ ! -L "$place" ] || fail "$place belongs to somebody else, or is a link"
+  case $(ls -ld "$place") in
+    d????w* | d???????w*) fail "$place can be written by others: chmod go-w $place" ;;
+  esac
+done
+
+if [ ! -f "$version/complete" ]; then
+  rm -rf "$version" "$version.python" "$uv"
+  python=
+  for name in ${PYTHON:-} python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
+    minor=$("$name" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue
+    if [ -f "$here/tool/requirements-$minor.txt" ]; then
+      python=$(command -v "$name")
+      break
+    fi
   done
-fi
+  if [ -z "$python" ]; then
+    for archive in "$here"/python/*.tar.gz; do
+      [ -f "$archive" ] || fail 'there is no Python 3.10 or newer here; make the bundle with `--interpreter`' 3
+      mkdir "$version.python"
+      tar -xzof "$archive" -C "$version.python" || fail "Python could not be unpacked into $version.python"
+      python=$(ls "$version.python"/python/bin/python3.1? | head -n 1)
+      minor=${python##*python}
+    done
+  fi
+  trap 'rm -f "$uv"' EXIT
+  # No wheel unpacks to more than this, uv's own to 70 MB.
+  "$python" -I - "$here/tool" "$uv" <<'PYTHON' || exit 4
+import os, sys, zipfile
 
-if [ ! -x "$version/bin/sgprov" ]; then
-  mkdir -p "$to/versions"
-  rm -rf "$version"
-  # What is about to run is compared with the manifest, and the manifest with the seal.
-  "$python" -I - "$here" "$version.uv" <<'PYTHON' || exit 4
-import hashlib, json, os, platform, sys, zipfile
-
-here, uv = sys.argv[1:]
-with open(os.path.join(here, "MANIFEST.json"), "rb") as stream:
-    head = stream.read()
-with open(os.path.join(here, "SEAL")) as stream:
-    sealed = stream.read().split()[2]
-if hashlib.sha256(head).hexdigest() != sealed:
-    sys.exit("error: the manifest is not the one that was sealed")
-manifest = json.loads(head.decode())
-if manifest["arch"] != platform.machine():
-    sys.exit("error: the bundle is for %s, this machine is %s" % (manifest["arch"], platform.machine()))
-for entry in manifest["files"]:
-    if not entry["path"].startswith("tool/"):
+tool, uv = sys.argv[1:]
+most = 500_000_000
+for name in sorted(os.listdir(tool)):
+    if not name.endswith(".whl"):
         continue
-    with open(os.path.join(here, *entry["path"].split("/")), "rb") as stream:
-        if hashlib.sha256(stream.read()).hexdigest() != entry["sha256"]:
-            sys.exit("error: `%s` was changed or damaged since the bundle was made" % entry["path"])
-    name = entry["path"].split("/")[-1]
-    if name.startswith("uv-") and name.endswith(".whl"):
-        with zipfile.ZipFile(os.path.join(here, "tool", name)) as wheel:
-            inside = next(one for one in wheel.namelist() if one.endswith(".data/scripts/uv"))
-            with open(uv, "wb") as stream:
-                stream.write(wheel.read(inside))
-        os.chmod(uv, 0o755)
+    try:
+        with zipfile.ZipFile(os.path.join(tool, name)) as wheel:
+            if sum(one.file_size for one in wheel.infolist()) > most:
+                sys.exit("error: `%s` would unpack to more than %d bytes" % (name, most))
+            inside = [one for one in wheel.infolist() if one.filename.endswith(".data/scripts/uv")]
+            if name.startswith("uv-") and inside:
+                with wheel.open(inside[0]) as packed, open(os.open(uv, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700), "wb") as stream:
+                    stream.write(packed.read(most))
+    except (OSError, zipfile.BadZipFile) as error:
+        sys.exit("error: `%s` cannot be read: %s" % (name, error))
 PYTHON
-  uv="$version.uv"
   # uv says what went wrong; without that, nothing.
   "$uv" --no-config venv --quiet --offline --python "$python" "$version" || fail "no environment could be made in $version"
-  "$uv" --no-config pip install --quiet --offline --no-index --find-links "$here/tool" --require-hashes \
+  "$uv" --no-config pip install --quiet --offline --no-index --find-links "$here/tool" --require-hashes --only-binary :all: \
     --python "$version/bin/python" --requirement "$here/tool/requirements-$minor.txt" || fail 'sgprov could not be installed'
-  rm -f "$uv"
+  : >"$version/complete"
 fi
-mkdir -p "$to/bin"
+rm -f "$to/bin/.sgprov.$$"
 ln -s "../versions/$digest/bin/sgprov" "$to/bin/.sgprov.$$"
 mv -f "$to/bin/.sgprov.$$" "$to/bin/sgprov"
 printf 'sgprov is at %s\n' "$to/bin/sgprov" >&2

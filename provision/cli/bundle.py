@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from provision.bundle import archive, create, use
+from provision.bundle import archive, create, known, reading, use
 from provision.bundle.model import Manifest
 from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
@@ -117,8 +117,8 @@ def verify(path: str, *, as_json: bool) -> Shown:
         found = use.verify(Path(path), tell=tell)
     return Shown(
         command="bundle",
-        data={**_data(found.manifest), "digest": found.digest},
-        text=lambda screen: screen.print(f"{_sentence(found.manifest)}\nevery byte is as it was sealed", markup=False),
+        data={**_data(found.manifest), "digest": found.digest, "known": known.lock_of(found.manifest) is not None},
+        text=lambda screen: screen.print(f"{_sentence(found.manifest)}\n{_verified(found.manifest)}", markup=False),
     )
 
 
@@ -128,17 +128,16 @@ def verify(path: str, *, as_json: bool) -> Shown:
 @common.as_json
 def join(part: str, output: str | None, *, as_json: bool) -> Shown:
     """Join the parts of a bundle to one file, and verify it. Not needed: every command takes the first part as well."""
-    parts = archive.parts_of(Path(part))
+    parts = reading.parts_of(Path(part))
     base = Path(output) if output else Path(part).with_name(Path(part).name.rpartition(".part")[0] or Path(part).name)
     if base in parts:
         raise UsageError(f"`{base}` is one file already")
-    with progress.bytes_of("verifying", as_json=as_json) as tell:
-        found = use.verify(Path(part), tell=tell)
-    archive.join(parts, base)
+    with progress.bytes_of("joining and verifying", as_json=as_json) as tell:
+        manifest = archive.join(parts, base, tell)
     return Shown(
         command="bundle",
-        data={**_data(found.manifest), "paths": [str(base)], "bytes": base.stat().st_size},
-        text=lambda screen: screen.print(f"{base}: {_sentence(found.manifest)}", markup=False),
+        data={**_data(manifest), "paths": [str(base)], "bytes": base.stat().st_size},
+        text=lambda screen: screen.print(f"{base}: {_sentence(manifest)}", markup=False),
         changed=True,
     )
 
@@ -161,6 +160,14 @@ def _sentence(manifest: Manifest) -> str:
     what = f"{manifest.target}, `{manifest.lock}`" if manifest.target else "sgprov alone"
     python = f", with Python {manifest.interpreter.version}" if manifest.interpreter else ""
     return f"{what}, for {manifest.arch}{python}: {len(manifest.files)} files, {manifest.size / _GB:.2f} GB"
+
+
+def _verified(manifest: Manifest) -> str:
+    if known.lock_of(manifest):
+        return "every file is as the manifest says, and every wheel is one that this sgprov pins"
+    return (
+        "every file is as the manifest says; whether its wheels are the right ones, only the sgprov that made it knows"
+    )
 
 
 def _show_made(made: create.Created, screen: Console) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -86,11 +88,26 @@ def test_made_for_another_cpu_and_refused_here(maker: Small, tmp_path: Path) -> 
     assert (status, found["error"]["code"]) == (3, "unsupported-host")
 
 
+@contextmanager
+def known_python(maker: Small, folder: Path, arch: str = platform.machine()) -> Iterator[dict[str, str]]:
+    """This machine's Python as the one that sgprov knows by its hash, and where its mirror is."""
+    mirror(folder)
+    digest = hashlib.sha256((folder / "python.tar.gz").read_bytes()).hexdigest()
+    row = {"version": platform.python_version(), "arch": arch, "path": "python.tar.gz", "sha256": digest}
+    listed = maker.root / "lockfiles" / "pythons.yml"
+    before = listed.read_text()
+    listed.write_text(json.dumps([row]))
+    try:
+        yield {"UV_PYTHON_INSTALL_MIRROR": folder.as_uri()}
+    finally:
+        listed.write_text(before)
+
+
 def test_the_interpreter_comes_along_where_it_is_asked_for(maker: Small, tmp_path: Path) -> None:
-    listed = mirror(tmp_path)
     path, python = tmp_path / "cpu.tar", f"3.{sys.version_info.minor}"
     arguments = ("bundle", "create", "--target", "cpu", "--python", python, "--interpreter", "-o", str(path))
-    status, found, told = maker.sgprov(*arguments, UV_PYTHON_DOWNLOADS_JSON_URL=str(listed))
+    with known_python(maker, tmp_path) as variables:
+        status, found, told = maker.sgprov(*arguments, **variables)
     assert status == 0 and found["interpreter"] == platform.python_version(), told
     untar(path, tmp_path)
     inside = tmp_path / "sgprov-bundle" / "python"
@@ -102,6 +119,7 @@ def test_the_interpreter_comes_along_where_it_is_asked_for(maker: Small, tmp_pat
     for name in (
         "sh",
         "sed",
+        "sha256sum",
         "head",
         "cut",
         "mkdir",
@@ -156,20 +174,17 @@ def test_an_index_that_wants_a_login(maker: Small, tmp_path: Path) -> None:
 
 def test_an_interpreter_for_another_cpu_comes_along(maker: Small, tmp_path: Path) -> None:
     """What is packed is another machine's program: it is only carried, never started."""
-    listed = mirror(tmp_path)
-    rows = json.loads(listed.read_text())
-    (row,) = rows.values()
-    row["arch"]["family"] = "aarch64"
-    name = f"cpython-{platform.python_version()}-linux-aarch64-gnu"
-    listed.write_text(json.dumps({name: row}))
     path, python = tmp_path / "arm.tar", f"3.{sys.version_info.minor}"
     arguments = ("--target", "cpu", "--python", python, "--arch", "aarch64", "--interpreter", "-o", str(path))
-    status, found, told = maker.sgprov("bundle", "create", *arguments, UV_PYTHON_DOWNLOADS_JSON_URL=str(listed))
-    assert (status, found.get("arch"), found.get("interpreter")) == (0, "aarch64", platform.python_version()), told
-    # And where no such Python can be had, that is what is said.
-    listed.write_text("{}")
-    status, found, told = maker.sgprov("bundle", "create", *arguments, UV_PYTHON_DOWNLOADS_JSON_URL=str(listed))
-    assert status == 5 and "aarch64" in found["error"]["text"], told
+    with known_python(maker, tmp_path, arch="aarch64") as variables:
+        status, found, told = maker.sgprov("bundle", "create", *arguments, **variables)
+        assert (status, found.get("arch"), found.get("interpreter")) == (0, "aarch64", platform.python_version()), told
+        # And where the mirror has another file under that name, nothing is made.
+        path.unlink()
+        (tmp_path / "python.tar.gz").write_bytes(b"another")
+        status, found, told = maker.sgprov("bundle", "create", *arguments, **variables)
+        assert status == 5 and "is not what was locked" in found["error"]["text"], told
+        assert not path.exists()
 
 
 def test_parts_from_the_command_line(maker: Small, bundle: Path, tmp_path: Path) -> None:

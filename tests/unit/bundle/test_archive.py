@@ -13,7 +13,7 @@ from fakes import untar
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.bundle import archive, model, use
+from provision.bundle import archive, model, reading, use
 from provision.bundle.model import Entry, Manifest
 from provision.errors import CheckFailed, UnsupportedHost, UsageError
 from provision.host.local import LocalHost
@@ -131,8 +131,8 @@ def sealed(path: Path, name: str, *, kind: bytes = tarfile.REGTYPE, listed: bool
                 header.linkname = "/etc/passwd" if kind != tarfile.REGTYPE else ""
                 header.size = len(data) if kind == tarfile.REGTYPE else 0
             tar.addfile(header, io.BytesIO(data))
-        seal = archive._seal(hashlib.sha256(buffer.getvalue()).hexdigest(), head)
-        tar.addfile(archive._header(model.SEAL, len(seal)), io.BytesIO(seal))
+        seal = reading.seal(hashlib.sha256(buffer.getvalue()).hexdigest(), hashlib.sha256(head).hexdigest())
+        tar.addfile(reading.header(model.SEAL, len(seal)), io.BytesIO(seal))
     path.write_bytes(buffer.getvalue())
 
 
@@ -170,7 +170,7 @@ def test_a_file_that_is_not_listed_is_refused(tmp_path: Path) -> None:
 def test_parts_are_of_the_given_size_and_read_as_one(tmp_path: Path) -> None:
     (tmp_path / "cpu.tar.part99").write_text("of an earlier one")
     path = made(tmp_path, part_bytes=7000)
-    parts = archive.parts_of(path)
+    parts = reading.parts_of(path)
     assert [part.name for part in parts] == [f"cpu.tar.part{number:02d}" for number in range(1, len(parts) + 1)]
     assert [part.stat().st_size for part in parts[:-1]] == [7000] * (len(parts) - 1)
     assert not path.exists()
@@ -186,14 +186,14 @@ def test_parts_are_of_the_given_size_and_read_as_one(tmp_path: Path) -> None:
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:
     path = made(tmp_path, part_bytes=7000)
-    archive.parts_of(path)[1].unlink()
+    reading.parts_of(path)[1].unlink()
     with pytest.raises(UsageError, match=r"part `cpu.tar.part02` of the bundle is missing"):
         use.verify(path)
 
 
 def test_a_missing_last_part_is_noticed(tmp_path: Path) -> None:
     path = made(tmp_path, part_bytes=7000)
-    archive.parts_of(path)[-1].unlink()
+    reading.parts_of(path)[-1].unlink()
     with pytest.raises(CheckFailed):
         use.verify(path)
 
