@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from provision import __version__
+from provision import __version__, trust
 from provision.bundle import archive, model, own, sources, use
 from provision.bundle.fetch import Fetched, fetch, sha256_of
 from provision.bundle.logins import logins
@@ -127,13 +125,11 @@ def create(
 
 
 def _own(staging: Path) -> None:
-    """Make the folder, for this user alone. Raises `UsageError` where somebody else's is in its place."""
+    """Make the folder, for this user alone: what is in it becomes part of the bundle."""
     staging.mkdir(mode=0o700, exist_ok=True)
-    info = staging.lstat()
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
-        raise UsageError(
-            f"`{staging}` is not a directory of this user's", hint="remove it, or name a file elsewhere with `-o`"
-        )
+    if staging.is_symlink():
+        raise UsageError(f"`{staging}` is a link", hint=f"`rm {staging}`, or name a file elsewhere with `-o`")
+    trust.require(str(staging))
 
 
 def _collect(host: Host, wanted: Wanted, staging: Path, tell: Tell) -> tuple[Manifest, Fetched]:

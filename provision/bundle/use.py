@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision import trust
 from provision.bundle import known, model, reading
 from provision.bundle.fetch import sha256_of
 from provision.bundle.model import Entry, Manifest
@@ -95,6 +96,7 @@ def _own_folders(place: Path, folder: Path) -> None:
         one.mkdir(exist_ok=True)
         if not stat.S_ISDIR(one.lstat().st_mode):
             raise StepFailed(f"`{one}` is not a directory of sgprov's", hint=f"see what it is, then `rm {one}`")
+    trust.require(str(folder))
 
 
 def _is_whole(target: Path, entry: Entry) -> bool:
