@@ -71,7 +71,7 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     recalled = Remembered(options=wishes) if assumed else remembered.recall(view, wishes, forget=manner.forget)
     decision, recalled, facts = _decide(view, wishes, recalled, assumed=assumed)
     wishes = recalled.options
-    name = wishes.name or _name(decision)
+    name = wishes.name or default_name(decision)
     _refuse_ours(wishes.extra or ())
     # A target that moves uv's cache moves it beside its environments; what is installed is linked or copied already.
     cache_is_ours = "UV_CACHE_DIR" in decision.target.layout.variables
@@ -193,7 +193,7 @@ def name_of(plan_: Plan) -> str:
     return next(step.name for step in plan_.steps if isinstance(step, StartServer))
 
 
-def _name(decision: Decision) -> str:
+def default_name(decision: Decision) -> str:
     """The server's: the target's, but for a NIM, of which one target has several, its own."""
     return decision.image.name if decision.image and decision.image.model else decision.target.name
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "experiment": "Try a running server: its recovery, and its portability.",
     "fleet": "Do it on many hosts.",
     "facts": "Show what this machine is.",
+    "init": "Write a sgprov.yml for this machine.",
     "image": "Build an image from a stack's lock, write it to a file, load it elsewhere.",
     "login": "Log in to a registry or the model hub, with a key that is proved first.",
     "logout": "Forget a login.",
