@@ -15,7 +15,7 @@ from provision.catalog.shipped import folder
 from provision.config import Options
 from provision.decision import Decision, Previous, Question, decide
 from provision.decision.choose import places_of
-from provision.errors import CheckFailed, UnsupportedHost, UsageError
+from provision.errors import CheckFailed, NotPermitted, UnsupportedHost, UntrustedPath, UsageError
 from provision.facts import Facts, gather
 from provision.facts.gather import with_disks
 from provision.facts.machine import summary
@@ -71,6 +71,9 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     recalled = Remembered(options=wishes) if assumed else remembered.recall(view, wishes, forget=manner.forget)
     decision, recalled, facts = _decide(view, wishes, recalled, assumed=assumed)
     wishes = recalled.options
+    if not assumed:
+        # Before anything there is believed: records, keys and environments of another user's are not ours.
+        view.require_trusted(decision.places.prefix)
     name = wishes.name or default_name(decision)
     _refuse_ours(wishes.extra or ())
     # A target that moves uv's cache moves it beside its environments; what is installed is linked or copied already.
@@ -319,7 +322,7 @@ def question(
         directories = tuple(dict.fromkeys(path for one in every for path in (one.prefix, one.models, one.huggingface)))
         facts = with_disks(view, gathering(), directories) if gathering else gather(view, directories=directories)
         facts = _with_named_python(view, facts, wishes)
-        there = {one.prefix: environments.list_environments(view, one.prefix) for one in every}
+        there = {one.prefix: _installed(view, one.prefix) for one in every}
         installed = {
             prefix: frozenset(one.stamp.lock_digest for one in those if one.stamp) for prefix, those in there.items()
         }
@@ -336,6 +339,15 @@ def question(
         home=home,
         hf_home=hf_home,
     )
+
+
+def _installed(view: HostView, prefix: str) -> tuple[environments.Environment, ...]:
+    """What is installed there; nothing, where another user decides what is there (who goes on says so)."""
+    try:
+        view.require_trusted(prefix)
+        return environments.list_environments(view, prefix)
+    except (UntrustedPath, NotPermitted):
+        return ()
 
 
 def _assumed(text: str, catalog: Catalog, wishes: Options) -> Mapping[str, str]:

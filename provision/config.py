@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from provision.errors import UsageError
+from provision import documents, trust
+from provision.errors import NotPermitted, UntrustedPath, UsageError
 from provision.options import OPTION, VARIABLE_PREFIX
+from provision.report import Finding, Severity, notice
 
 # Names whose values are secrets: they reach a child only where a step passes them by name.
 SECRET_VARIABLES = (
@@ -27,6 +29,7 @@ LEAKING_VARIABLES = (
     "PYTHONDONTWRITEBYTECODE",
 )
 CONFIG_FILE = "sgprov.yml"
+_LIMIT_BYTES = 256 * 1024
 # `SGPROV_*` variables that are no wishes.
 _OTHER_VARIABLES = ("api_key", "config", "home", "server", "wheels")
 
@@ -94,26 +97,56 @@ def load(flags: Mapping[str, Any], *, file: str | None = None) -> Options:
 
 def _from_file(file: str | None) -> Options:
     file = file or os.environ.get("SGPROV_CONFIG") or None
-    path = Path(file or CONFIG_FILE)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        if file:
-            raise UsageError(f"there is no file at `{path}`", hint="name an existing one with `--config`") from None
+    source = f"`{file or CONFIG_FILE}`"
+    raw = _named(file) if file else _found()
+    if raw is None:
         return Options()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"`{path}` cannot be read: {error}") from error
-    import yaml  # noqa: PLC0415  # only where there is a file
-
-    try:
-        given = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise UsageError(f"`{path}` is not valid YAML: {error}") from error
+    given = documents.parse_yaml(raw, source=source) or {}
     if not isinstance(given, dict):
-        raise UsageError(f"`{path}` must hold keys and values, not a {type(given).__name__}")
+        raise UsageError(f"{source} must hold keys and values, not a {type(given).__name__}")
+    options = _merge(Options(), given, source=source)
     if not file:
-        _refuse_unsaid(given, source=f"`{path}`")
-    return _merge(Options(), given, source=f"`{path}`")
+        _refuse_unsaid(given, source=source)
+        _refuse_found(given, source=source)
+    return options
+
+
+def _named(file: str) -> bytes:
+    """The file that was named. Raises `UsageError` for one that another user could have written."""
+    try:
+        trust.require(str(Path(file).expanduser()))
+        # Links are followed, each of which was looked at; it is opened where they lead.
+        descriptor = trust.open_state(str(Path(file).expanduser().resolve()))
+    except FileNotFoundError:
+        raise UsageError(f"there is no file at `{file}`", hint="name an existing one with `--config`") from None
+    except (UntrustedPath, NotPermitted) as error:
+        raise UsageError(f"`{file}` is not read: {error}", hint=error.hint) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"`{file}` cannot be read: {error}") from error
+    return documents.read_descriptor(descriptor, file, limit=_LIMIT_BYTES)
+
+
+def _found() -> bytes | None:
+    """The file in the current directory; one that another user could have written is passed over, and that is told."""
+    try:
+        path = str(Path.cwd() / CONFIG_FILE)
+        descriptor = trust.open_state(path)
+    except FileNotFoundError:
+        return None
+    except (UntrustedPath, NotPermitted, OSError) as error:
+        if not os.path.lexists(CONFIG_FILE):
+            # A directory of others without one is no reason to say anything.
+            return None
+        notice(
+            Finding(
+                check="config-ignored",
+                severity=Severity.WARNING,
+                text=f"`{path}` is ignored: {error}",
+                fix=(getattr(error, "hint", None) or "`ls -l` says whose it is", "or give what it says as flags"),
+            )
+        )
+        return None
+    return documents.read_descriptor(descriptor, CONFIG_FILE, limit=_LIMIT_BYTES)
 
 
 def _refuse_unsaid(given: Mapping[Any, Any], *, source: str) -> None:
@@ -122,6 +155,14 @@ def _refuse_unsaid(given: Mapping[Any, Any], *, source: str) -> None:
         if key in OPTION and OPTION[key].explicit:
             hint = f"give `{OPTION[key].flag}`, or name the file that says so with `--config`"
             raise UsageError(f"`{key}` is not taken from {source}", hint=hint)
+
+
+def _refuse_found(given: Mapping[Any, Any], *, source: str) -> None:
+    """Raise `UsageError` for what runs code or says where state lies: a file that came with a download is not asked."""
+    for key in given:
+        if key in OPTION and OPTION[key].named_file_only:
+            hint = f"`--config {CONFIG_FILE}` takes it from there, or give `{OPTION[key].flag}`"
+            raise UsageError(f"`{key}` is not taken from a {source} that nobody named", hint=hint)
 
 
 def _from_variables() -> dict[str, str]:

@@ -23,7 +23,8 @@ class Option:
 
     `metavar` stands for its value, `help` is the flag's, `default` says what holds where nobody asks, `example` is a
     value as YAML. `between` are the smallest and the largest number, both included. An option without a flag is asked
-    for behind `--`. An `explicit` one is taken from no variable, and from no file that nobody named.
+    for behind `--`. An `explicit` one is taken from no variable, and from no file that nobody named; one that is
+    `named_file_only`, because it runs code or says where state lies, from any variable.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Option:
     has_flag: bool = True
     between: tuple[float, float] | None = None
     explicit: bool = False
+    named_file_only: bool = False
 
     @property
     def flag(self) -> str:
@@ -56,6 +58,8 @@ class Option:
             if not isinstance(given, bool):
                 raise UsageError(f"`{self.name}` in {source} must be `true` or `false`, not `{given}`")
             return given
+        if isinstance(given, str):
+            _check_printable(self.name, given, source=source)
         if isinstance(given, bool) or not isinstance(given, (str, int, float)):
             raise UsageError(f"`{self.name}` in {source} must be {_TYPES[self.kind]}, not a {type(given).__name__}")
         try:
@@ -87,6 +91,12 @@ class Option:
         return tuple(str(word) for word in given)
 
 
+def _check_printable(name: str, value: str, *, source: str) -> None:
+    """Raise `UsageError` for control characters: in a path or a name they only ever hide what it is."""
+    if odd := next((character for character in value if not character.isprintable()), None):
+        raise UsageError(f"`{name}` in {source} holds a character that cannot be printed: {odd!a}")
+
+
 def _check_name(value: str) -> None:
     if not _NAME.fullmatch(value):
         raise UsageError(
@@ -113,6 +123,9 @@ def _check_bind(value: str) -> None:
 
 
 def _check_python(value: str) -> None:
+    if "/" in value and (odd := re.search(r"[\s&|;<>()$`\"'\\*?\[\]{}]", value)):
+        hint = "name the interpreter alone, such as `/usr/bin/python3.10`"
+        raise UsageError(f"`{value}` is not the path of a Python: it holds {odd[0]!a}", hint=hint)
     if "/" not in value and not re.fullmatch(r"3\.\d{1,2}(\.\d{1,2})?", value):
         raise UsageError(f"`{value}` is not a Python", hint="a version such as `3.10`, or the path of an interpreter")
 
@@ -140,6 +153,7 @@ OPTIONS = (
         help="Directory for environments, servers and receipts.",
         default="the target's, mostly `~/.local/share/sgprov`",
         example="/srv/sgprov",
+        named_file_only=True,
     ),
     Option(
         name="python",
@@ -147,6 +161,7 @@ OPTIONS = (
         help="Python to use, such as 3.10 or /usr/bin/python3.10.",
         default="the newest Python of this machine that the stack has wheels for, else one that uv fetches",
         example='"3.12"',
+        named_file_only=True,
     ),
     Option(
         name="stack",
@@ -161,6 +176,7 @@ OPTIONS = (
         help="Container image to serve from, or to run the target's stack in.",
         default="the target's image if it has one, else no container",
         example="debian:12",
+        named_file_only=True,
     ),
     Option(
         name="container_engine",
@@ -196,6 +212,7 @@ OPTIONS = (
         help="Directory that holds models.",
         default="the target's, mostly `models` in the prefix",
         example="/srv/models",
+        named_file_only=True,
     ),
     Option(
         name="cache_directory",
@@ -203,6 +220,7 @@ OPTIONS = (
         help="Hugging Face cache, or NIM cache.",
         default="`HF_HOME`, else the target's",
         example="/srv/cache",
+        named_file_only=True,
     ),
     Option(
         name="port",
@@ -269,6 +287,7 @@ OPTIONS = (
         help="Arguments after `--` are passed to the engine.",
         default="none",
         example="[--tp-size, 2]",
+        named_file_only=True,
     ),
 )
 OPTION = {option.name: option for option in OPTIONS}

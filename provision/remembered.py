@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,9 +13,10 @@ from provision.catalog.rows import Layout, Target
 from provision.config import Options
 from provision.decision import Previous
 from provision.decision.choose import places_of
-from provision.errors import UsageError
+from provision.errors import NotPermitted, UntrustedPath, UsageError
 from provision.host import HostView
 from provision.options import OPTION
+from provision.report import Finding, Severity, notice
 from provision.secrets import mask
 from provision.serving import contained, processes, record, relaunch
 from provision.serving.record import Server
@@ -118,16 +119,39 @@ def shown(value: Any) -> str:
 
 
 def prefixes(view: HostView, options: Options) -> tuple[str, ...]:
-    """The prefix that was named, or of the named target, or all that exist: the default one and each target's."""
+    """The prefix that was named, or of the named target, or all that exist: the default one and each target's.
+
+    Raises `UntrustedPath` where another user decides what is there; one of a target that nobody asked for is passed
+    over, and that is told.
+    """
     home = view.variable("HOME") or "/root"
     catalog = Catalog()
-    if options.prefix:
-        return (places_of(Layout(), options, home).prefix,)
-    if options.target:
-        return (places_of(catalog.target(options.target).layout, options, home).prefix,)
+    if options.prefix or options.target:
+        layout = catalog.target(options.target).layout if options.target and not options.prefix else Layout()
+        prefix = places_of(layout, options, home).prefix
+        view.require_trusted(prefix)
+        return (prefix,)
     layouts = [Layout(), *(target.layout for target in catalog.targets)]
     found = dict.fromkeys(places_of(layout, options, home).prefix for layout in layouts)
-    return tuple(prefix for prefix in found if view.stat(prefix) is not None)
+    return _trusted(view, [prefix for prefix in found if view.stat(prefix) is not None])
+
+
+def _trusted(view: HostView, prefixes: Sequence[str]) -> tuple[str, ...]:
+    """Those that are; the others are told of. Raises `UntrustedPath` where none of them is."""
+    kept, refused = [], []
+    for prefix in prefixes:
+        try:
+            view.require_trusted(prefix)
+        except (UntrustedPath, NotPermitted) as error:
+            refused.append(error)
+        else:
+            kept.append(prefix)
+    if refused and not kept:
+        raise refused[0]
+    for problem in refused:
+        fix = (problem.hint,) if problem.hint else ()
+        notice(Finding(check="prefix-ignored", severity=Severity.WARNING, text=f"not looked at: {problem}", fix=fix))
+    return tuple(kept)
 
 
 def _find(view: HostView, options: Options) -> tuple[str, Server] | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -87,3 +90,21 @@ class Report:
     @property
     def changed(self) -> bool:
         return any(s.status in {Status.DONE, Status.WOULD} for s in self.steps)
+
+
+_listener: ContextVar[Callable[[Finding], None]] = ContextVar("listener", default=lambda _: None)
+
+
+def notice(finding: Finding) -> None:
+    """Say at once what the user has to know whatever the command goes on to say, such as a file that was ignored."""
+    _listener.get()(finding)
+
+
+@contextmanager
+def noticing(listener: Callable[[Finding], None]) -> Iterator[None]:
+    """While the block runs, `listener` hears every notice."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)

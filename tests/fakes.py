@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from provision.errors import CommandFailed
+from provision.errors import CommandFailed, UntrustedPath
 from provision.host import DiskSpace, Listener, Outcome, PathInfo, Process, Reach
 
 GIB = 1 << 30
@@ -35,6 +35,7 @@ class FakeHost:
         self.paths: dict[str, PathInfo] = {}
         self.ears: list[Listener] = []
         self.running: list[Process] = []
+        self.untrusted: set[str] = set()
         self.commands: list[tuple[str, ...]] = []
         self.given: list[Mapping[str, str | None]] = []
         self.stdins: list[str | None] = []
@@ -55,7 +56,8 @@ class FakeHost:
         return None if text is None else text.encode()[:limit]
 
     def require_trusted(self, path: str) -> None:
-        pass
+        if path in self.untrusted:
+            raise UntrustedPath(f"`{path}` belongs to mallory", hint=f"`mv {path} {path}.untrusted`")
 
     def read_state(self, path: str) -> str | None:
         return self.read(path)

@@ -43,6 +43,7 @@ class Carried:
         wishes = replace(wishes, target=manifest.target, stack=manifest.stack, python=wishes.python or manifest.python)
         layout = Catalog().target(manifest.target).layout
         prefix = places_of(layout, wishes, host.variable("HOME") or "/root").prefix
+        host.require_trusted(prefix)
         # Whatever still wants to ask the network is to fail at once and by name, not after a minute of waiting.
         variables = {"UV_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
         if manifest.interpreter:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from provision.checks.base import Context, check, error, warning
+from provision.errors import NotPermitted, UntrustedPath
 from provision.report import Finding
 
 _check = partial(check, "directories")
@@ -39,6 +40,22 @@ def directory_writable(context: Context) -> Iterator[Finding]:
                 )
             told.add(path)
             break
+
+
+@_check(
+    "directory-trusted",
+    "Nobody else decides what lies under the prefix",
+    looks_at="owner and mode of the prefix, of the servers' directory, and of each directory above them",
+    why="whoever can write there puts programs and records in that sgprov would run and believe, as root where you are",
+    remedy="`chmod go-w DIR`, or another place: `--prefix`",
+)
+def directory_trusted(context: Context) -> Iterator[Finding]:
+    for place in (context.places.prefix, context.servers):
+        try:
+            context.view.require_trusted(place)
+        except (UntrustedPath, NotPermitted) as problem:
+            yield error(str(problem), *([problem.hint] if problem.hint else []))
+            return
 
 
 @_check(
@@ -85,4 +102,4 @@ def _user(context: Context) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-CHECKS = (directory_writable, directory_owner, directory_private)
+CHECKS = (directory_writable, directory_trusted, directory_owner, directory_private)

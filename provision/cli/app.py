@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 from collections.abc import Sequence
 from types import FrameType
@@ -13,6 +14,9 @@ from provision import __version__, errors
 from provision.catalog.load import nearest
 from provision.cli import render
 from provision.cli.output import Shown
+from provision.report import Finding, noticing
+
+_UMASK = 0o077
 
 # name -> (module, one line for --help); the module holds the command under its own name, dashes as underscores.
 COMMANDS = {
@@ -83,14 +87,18 @@ def run(arguments: Sequence[str]) -> int:
         # `nohup` has it ignored, which is to stay.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
+    # What sgprov and its servers write is the caller's alone; what others are to read says so itself.
+    umask = os.umask(_UMASK)
+    notices: list[Finding] = []
     try:
-        return _answer(arguments, as_json=as_json)
+        with noticing(lambda finding: _heard(finding, notices)):
+            return _answer(arguments, notices, as_json=as_json)
     except errors.ProvisionError as error:
         status = error.exit_status
-        render.show_error(error, command=command, as_json=as_json)
+        render.show_error(error, command=command, as_json=as_json, notices=notices)
     except click.UsageError as error:
         status = errors.UsageError.exit_status
-        render.show_error(_usage(error), command=command, as_json=as_json)
+        render.show_error(_usage(error), command=command, as_json=as_json, notices=notices)
     except (KeyboardInterrupt, click.Abort):
         status = errors.INTERRUPTED
         render.show_interrupted(command=command, as_json=as_json)
@@ -101,15 +109,24 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001  # a bug of ours is told in the form that was asked for, too
         status = errors.ProvisionError.exit_status
         render.show_bug(error, command=command, as_json=as_json)
+    finally:
+        os.umask(umask)
     return status
 
 
-def _answer(arguments: Sequence[str], *, as_json: bool) -> int:
+def _answer(arguments: Sequence[str], notices: Sequence[Finding], *, as_json: bool) -> int:
     shown = sgprov.main(list(arguments), prog_name="sgprov", standalone_mode=False)
     if isinstance(shown, Shown):
-        render.show(shown, as_json=as_json)
+        render.show(shown, as_json=as_json, notices=notices)
         return shown.exit_status
     return shown if isinstance(shown, int) else errors.OK
+
+
+def _heard(finding: Finding, notices: list[Finding]) -> None:
+    """Once on stderr, at once; and kept for the JSON."""
+    if finding not in notices:
+        notices.append(finding)
+        render.show_notice(finding)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

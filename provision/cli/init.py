@@ -84,9 +84,10 @@ def _lines(one: Option, kept: Mapping[str, Any], decision: Decision, facts: Fact
     value = kept.get(one.name, _default(one, decision, facts))
     example = "" if value is not None else "  # for example"
     value = _parsed(one.example) if value is None else value
-    if one.explicit:
-        yield f"# Taken only as `{one.flag}` or from a file that `--config` names."
-    stands = one.name == "target" or (one.name in kept and not one.explicit)
+    if one.explicit or one.named_file_only:
+        variable = "" if one.explicit else f", `{one.variable}`"
+        yield f"# Taken only as `{one.flag}`{variable} or from a file that `--config` names."
+    stands = one.name == "target" or (one.name in kept and not one.explicit and not one.named_file_only)
     yield f"{'' if stands else '# '}{one.name}: {_yaml(value)}{example}"
 
 

@@ -49,10 +49,13 @@ def console(*, error: bool = False) -> Console:
     return Console(stderr=error, highlight=False, soft_wrap=True, emoji=False)
 
 
-def show(shown: Shown, *, as_json: bool) -> None:
-    """One result: JSON alone on stdout, or text."""
+def show(shown: Shown, *, as_json: bool, notices: Sequence[Finding] = ()) -> None:
+    """One result: JSON alone on stdout, or text. `notices` have been shown to people already."""
     if as_json:
-        print_json(shown.to_json())
+        told = shown.to_json()
+        if notices:
+            told["findings"] = [*map(_plain, notices), *told.get("findings", ())]
+        print_json(told)
     else:
         shown.text(console())
         sys.stdout.flush()
@@ -101,11 +104,11 @@ def _can_say(text: str) -> bool:
     return True
 
 
-def show_error(error: ProvisionError, *, command: str, as_json: bool) -> None:
+def show_error(error: ProvisionError, *, command: str, as_json: bool, notices: Sequence[Finding] = ()) -> None:
     """`error: …` and `hint: …` for people; the same as an object, on stdout, for programs."""
     text, hint = mask(str(error)), mask(error.hint) if error.hint else None
     if as_json:
-        findings = [_plain(finding) for finding in error.findings]
+        findings = [_plain(finding) for finding in (*notices, *error.findings)]
         _print_json_error(command, _told(error.code, error.exit_status, text, hint), findings)
         return
     screen = console(error=True)
@@ -113,6 +116,11 @@ def show_error(error: ProvisionError, *, command: str, as_json: bool) -> None:
     told = tuple(finding for finding in error.findings if finding.text != str(error))
     _show_findings(told, screen)
     _show_failure(text, hint, screen)
+
+
+def show_notice(finding: Finding) -> None:
+    """What is said beside a result, on stderr, whatever form the result has."""
+    _show_findings((finding,), console(error=True))
 
 
 def show_interrupted(*, command: str, as_json: bool) -> None:

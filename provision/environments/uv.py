@@ -108,6 +108,7 @@ def _nearer(view: HostView) -> bool:
 
 
 def _foreign(view: HostView, file: str) -> bool:
+    """Whether somebody other than the caller and root can write the file, or put another in its place."""
     try:
         view.require_trusted(file)
     except (UntrustedPath, NotPermitted):

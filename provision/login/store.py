@@ -58,6 +58,8 @@ def find(view: HostView, registry: str) -> Kept | None:
 def save(host: Host, registry: str, *, user: str, key: Key, insecure: bool = False) -> Kept:
     """Log in for good; the key goes through a pipe. What was kept before stays until the new login is accepted."""
     program = _program(host)
+    # Whoever could write there would read the key, or have it sent elsewhere.
+    host.require_trusted(config_path(host))
     # Podman's own place is gone with the session; this one is not, and it reads it too.
     place = ["--authfile", config_path(host)] if program == "podman" else []
     secure = ["--tls-verify=false"] if program == "podman" and (insecure or is_loopback(registry)) else []

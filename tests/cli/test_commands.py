@@ -266,7 +266,8 @@ def test_flags_stand_over_the_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sgprov.yml").write_text("target: cpu\nport: 31000\nprefix: /srv/sgprov\n")
-    _, found = run_json(capsys, "plan", "--port", "32000", *host("bare-no-gpu"))
+    named = ("--config", "sgprov.yml")
+    _, found = run_json(capsys, "plan", "--port", "32000", *named, *host("bare-no-gpu"))
     assert (found["target"], found["serve"]["port"], found["places"]["prefix"]) == ("cpu", 32000, "/srv/sgprov")
 
 

@@ -69,6 +69,7 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, message: 
 
 def test_arguments_for_the_engine_come_from_all_three_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.load({}).extra is None
+    monkeypatch.setenv("SGPROV_CONFIG", str(tmp_path / "sgprov.yml"))
     (tmp_path / "sgprov.yml").write_text("extra: [--tp-size, 2, --scale, 0.5]\n")
     assert config.load({}).extra == ("--tp-size", "2", "--scale", "0.5")
     monkeypatch.setenv("SGPROV_EXTRA", "--json-model-override-args '{\"a\": 1}'")
@@ -83,7 +84,7 @@ def test_the_table_holds_every_option_once_with_an_example_that_is_valid(tmp_pat
     assert sorted(OPTION) == sorted(one.name for one in fields(config.Options)) and len(OPTION) == len(OPTIONS)
     for one in OPTIONS:
         (tmp_path / "sgprov.yml").write_text(f"{one.name}: {one.example}\n")
-        named = str(tmp_path / "sgprov.yml") if one.explicit else None
+        named = str(tmp_path / "sgprov.yml") if one.explicit or one.named_file_only else None
         assert getattr(config.load({}, file=named), one.name) not in (None, ())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "provision"
 LAYERS = [
-    *("errors", "report", "secrets", "output", "trust", "options", "config"),
+    *("errors", "report", "secrets", "output", "trust", "documents", "options", "config"),
     *("host", "http_client"),
     *("facts", "catalog", "locks", "assume", "decision"),
     *("environments", "diagnosis", "containers", "login", "serving"),

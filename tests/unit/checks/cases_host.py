@@ -213,6 +213,12 @@ CASES = (
         lambda: machine(paths={PREFIX: info(is_directory=True)}),
     ),
     Case(
+        "directory-trusted",
+        "belongs to mallory",
+        lambda: machine(untrusted=PREFIX),
+        lambda: machine(untrusted="/elsewhere"),
+    ),
+    Case(
         "directory-owner",
         "belongs to root, not to us",
         lambda: machine(

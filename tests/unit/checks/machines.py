@@ -63,6 +63,7 @@ def machine(
     reached: Mapping[str, Reach] | None = None,
     secrets: Mapping[str, str] | None = None,
     links: Mapping[str, str] | None = None,
+    untrusted: str | None = None,
     wishes: Options | None = None,
     gpus: Mapping[str, Any] | None = None,
     **facts: Any,
@@ -73,6 +74,7 @@ def machine(
     view.paths = dict(paths or {})
     view.running = list(running)
     view.links = dict(links or {})
+    view.untrusted = {untrusted} if untrusted else set()
     view.reached = dict(reached or {})
     view.given_disks = {"/": space(), TEMPORARY: space(TEMPORARY), **(disks or {})}
     known = assume.facts(assume.parse(assumed))
