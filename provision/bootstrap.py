@@ -6,11 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from msgspec import structs
-
 from provision import assume, environments, launches, plan, remembered, replaced, runner
 from provision.catalog.load import Catalog
-from provision.catalog.rows import Serve
 from provision.catalog.shipped import folder
 from provision.config import Options
 from provision.decision import Decision, Previous, Question, decide
@@ -30,10 +27,8 @@ from provision.remembered import Remembered
 from provision.replaced import Replaced
 from provision.report import Report
 from provision.serving import keys, record, server
-from provision.serving.ports import derive_for
 from provision.steps.disk import check_disk, check_links
 from provision.steps.model_files import locate
-from provision.steps.port import needed, next_free
 from provision.steps.server import StartServer
 
 # Arguments of the engines that are rendered from what sgprov is asked for: (argument, how to ask for it).
@@ -74,7 +69,7 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     if not assumed:
         # Before anything there is believed: records, keys and environments of another user's are not ours.
         view.require_trusted(decision.places.prefix)
-    name = wishes.name or default_name(decision)
+    name = wishes.name or launches.default_name(decision)
     _refuse_ours(wishes.extra or ())
     # A target that moves uv's cache moves it beside its environments; what is installed is linked or copied already.
     cache_is_ours = "UV_CACHE_DIR" in decision.target.layout.variables
@@ -87,7 +82,7 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     if model is None and manner.smoke and not (decision.image and decision.image.model):
         raise UsageError(f"target `{decision.target.name}` has no model of its own", hint="name one with `--model`")
     if wishes.port == "auto":
-        decision = replace(decision, serve=_on_a_free_port(view, decision, name))
+        decision = replace(decision, serve=launches.on_a_free_port(view, decision, name))
     directory = record.directory_of(f"{decision.places.prefix}/servers", name)
     key, made = _key(view, decision, wishes, manner, directory)
     launch = launches.of(
@@ -196,11 +191,6 @@ def name_of(plan_: Plan) -> str:
     return next(step.name for step in plan_.steps if isinstance(step, StartServer))
 
 
-def default_name(decision: Decision) -> str:
-    """The server's: the target's, but for a NIM, of which one target has several, its own."""
-    return decision.image.name if decision.image and decision.image.model else decision.target.name
-
-
 def _refuse_ours(extra: tuple[str, ...]) -> None:
     """Raise `UsageError` for what the engine is told already: twice, it would listen where nobody waits for it."""
     for word in extra:
@@ -257,22 +247,6 @@ def _restarts_of(view: HostView, directory: str) -> int:
     """How often the engine starts the server of that name again already: running bootstrap again changes no policy."""
     known = record.load(view, directory)
     return known.container.restarts if known and known.container and known.state != "stopped" else 0
-
-
-def _on_a_free_port(view: HostView, decision: Decision, name: str) -> Serve:
-    """The settings with the next free port; a server of ours of that name keeps the one that it has, or had."""
-    stack, serve = decision.stack, decision.serve
-    known = record.load(view, record.directory_of(f"{decision.places.prefix}/servers", name))
-    last = int(known.url.rsplit(":", 1)[1]) if known else serve.port
-    if known and record.members(view, known):
-        return structs.replace(serve, port=last)
-
-    def ports_of(port: int) -> tuple[int, ...]:
-        if stack is None or decision.hosting:
-            return (port,)
-        return needed(derive_for(stack.engine, stack.version, structs.replace(serve, port=port)))
-
-    return structs.replace(serve, port=next_free(view, last, ports_of))
 
 
 def _left_out(built: Plan, manner: Manner) -> frozenset[str]:

@@ -9,17 +9,18 @@ from pathlib import Path, PurePosixPath
 from msgspec import structs
 
 from provision import config, environments, plan
-from provision.catalog.rows import Image
+from provision.catalog.rows import Image, Serve
 from provision.config import Options
 from provision.containers import run
 from provision.containers.run import Container, Gpus, Mount, Publish
 from provision.decision import Decision, Hosting
 from provision.environments import interpreters
 from provision.host import HostView
-from provision.serving import keys
+from provision.serving import keys, record
 from provision.serving.launch import Inside, Launch, render, url_of
-from provision.serving.ports import DerivedPort
+from provision.serving.ports import DerivedPort, derive_for
 from provision.serving.tiny_model import SERVED_NAME
+from provision.steps.port import needed, next_free
 
 # Where a container has the key that its clients must have.
 _KEY_INSIDE = f"/run/sgprov/{keys.FILE}"
@@ -49,6 +50,27 @@ def of(
     mounts = (*container.mounts, *_key_mounts(key_file))
     container = replace(container, name=f"sgprov-{name}", restarts=restarts, mounts=mounts)
     return replace(_contained(decision, container, model or ""), key_file=key_file)
+
+
+def default_name(decision: Decision) -> str:
+    """The server's: the target's, but for a NIM, of which one target has several, its own."""
+    return decision.image.name if decision.image and decision.image.model else decision.target.name
+
+
+def on_a_free_port(view: HostView, decision: Decision, name: str) -> Serve:
+    """The settings with the next free port; a server of ours of that name keeps the one that it has, or had."""
+    stack, serve = decision.stack, decision.serve
+    known = record.load(view, record.directory_of(f"{decision.places.prefix}/servers", name))
+    last = int(known.url.rsplit(":", 1)[1]) if known else serve.port
+    if known and record.members(view, known):
+        return structs.replace(serve, port=last)
+
+    def ports_of(port: int) -> tuple[int, ...]:
+        if stack is None or decision.hosting:
+            return (port,)
+        return needed(derive_for(stack.engine, stack.version, structs.replace(serve, port=port)))
+
+    return structs.replace(serve, port=next_free(view, last, ports_of))
 
 
 def as_process(decision: Decision, model: str, wishes: Options, *, key_file: str | None = None) -> Launch:

@@ -59,7 +59,8 @@ class Remembered:
             return
         if self.kept:
             told = ", ".join(f"{name} {shown(value)}" for name, value in self.kept.items())
-            yield f"remembered from the server `{self.server.name}`: {told} (`--forget` drops it)"
+            how = " (`--forget OPTION` or `--forget all` drops them)" if set(self.kept) - {"target"} else ""
+            yield f"remembered from the server `{self.server.name}`: {told}{how}"
         for why in dict.fromkeys(self.not_kept.values()):
             those = ", ".join(name for name, reason in self.not_kept.items() if reason == why)
             yield f"not kept from the server `{self.server.name}`: {those} ({why})"

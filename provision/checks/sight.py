@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from threading import Lock
 from typing import Any, cast
 
+from provision import launches
 from provision.catalog.rows import Layout
 from provision.checks.base import Context
 from provision.decision import Candidate, Decision, Question, decide, weigh_targets
 from provision.decision.choose import chosen_gpus, places_of
-from provision.errors import UnsupportedHost
+from provision.errors import StepFailed, UnsupportedHost
 from provision.host import QUERY_TIMEOUT_S, HostView, Outcome
 
 
@@ -30,6 +33,11 @@ def look(
     except UnsupportedHost as error:
         refusal = error
     wishes = question.wishes
+    if decision and wishes.port == "auto":
+        # Where none is free, the checks of ports say who has the first.
+        with suppress(StepFailed):
+            name = wishes.name or launches.default_name(decision)
+            decision = replace(decision, serve=launches.on_a_free_port(view, decision, name))
     named = question.catalog.target(wishes.target) if wishes.target else None
     target = decision.target if decision else named
     places = places_of(target.layout if target else Layout(), wishes, question.home, hf_home=question.hf_home)

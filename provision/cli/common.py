@@ -99,6 +99,13 @@ def options(file: str | None, flags: dict[str, Any], extra: tuple[str, ...] = ()
     return config.load({**flags, "extra": extra or None}, file=file)
 
 
+def as_words(flags: dict[str, Any], file: str | None) -> dict[str, str | None]:
+    """The flags that a command line holds with their values, as another command takes them; None for one without."""
+    given = {OPTION[name].flag: value for name, value in flags.items() if name in OPTION and value not in {None, False}}
+    given |= {"--config": file} if file else {}
+    return {flag: None if value is True else str(value) for flag, value in given.items()}
+
+
 def view(folder: str | None) -> HostView:
     """This machine, or a captured one."""
     if folder is None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ import click
 from provision import config
 from provision.cli import common
 from provision.cli.output import Shown
+from provision.errors import UsageError
 from provision.facts import Facts, gather
 from provision.host import HostView
 
@@ -77,11 +79,12 @@ def doctor(
 
         wanted = chosen(CHECKS, checks)
         ignored = tuple(one.id for one in chosen(CHECKS, names)) if (names := _names(ignore)) else ()
+        asked = common.as_words(flags, file)
         context = _context(view, common.options(file, flags), facts, local=folder is None, wait=wait)
     results = run_checks(wanted, context, ignore=ignored)
     seconds = time.monotonic() - start
     outcome = verdict(results)
-    following = next_command(context, results)
+    following = next_command(context, results, asked)
     return Shown(
         command="doctor",
         data={"verdict": outcome, "next": following, "seconds": round(seconds, 3), **_data(context, results)},
@@ -93,31 +96,41 @@ def doctor(
     )
 
 
-def next_command(context: Context, results: tuple[CheckResult, ...]) -> str:
-    """What to do now: the remedy of the first error; else what brings the target to serve, or proves that it does."""
+def next_command(
+    context: Context, results: tuple[CheckResult, ...], asked: Mapping[str, str | None] = MappingProxyType({})
+) -> str:
+    """What to do now: the remedy of the first error; else what brings the target to serve, or proves that it does.
+
+    `asked` are the flags that doctor was given, with their values: what it looked at is what is to be done.
+    """
     for result in results:
         for finding in result.findings:
             if finding.severity.value == "error" and finding.fix:
                 command = _command(finding.fix[0])
                 # Of a bootstrap that mends one error another may be in the way: it is given what mends both.
                 begun = command.startswith(("sgprov bootstrap", "--"))
-                return _bootstrap(context, results, command) if begun and context.target else command
+                return _bootstrap(context, results, asked, command) if begun and context.target else command
     running = {result.check.id: result for result in results}.get("server-alive")
     if running and running.outcome == "ok":
         from provision.cli import places  # noqa: PLC0415
 
         return f"sgprov smoke{places.flag_for(context.view, context.places.prefix)}"
-    return _bootstrap(context, results, "sgprov bootstrap") if context.target else "sgprov targets"
+    return _bootstrap(context, results, asked) if context.target else "sgprov targets"
 
 
-def _bootstrap(context: Context, results: tuple[CheckResult, ...], command: str) -> str:
-    """The bootstrap that a remedy names, with the target and what the other findings ask of it."""
+def _bootstrap(
+    context: Context,
+    results: tuple[CheckResult, ...],
+    asked: Mapping[str, str | None],
+    command: str = "sgprov bootstrap",
+) -> str:
+    """The bootstrap that a remedy names, with the target, what doctor was asked, and what the other findings ask."""
     from provision.decision.choose import places_of  # noqa: PLC0415
     from provision.plan import EXAMPLE_MODEL  # noqa: PLC0415
 
     given = shlex.split(command.removeprefix("sgprov bootstrap"))
     name = context.target.name if context.target else ""
-    wanted = {"--target": name}
+    wanted: dict[str, str | None] = {"--target": name, **asked}
     found = {result.check.id for result in results if result.outcome == "error"}
     image = context.decision.image if context.decision else None
     if not (image and image.model) and (context.serve.model is None or "model-there" in found):
@@ -127,7 +140,7 @@ def _bootstrap(context: Context, results: tuple[CheckResult, ...], command: str)
     unasked = places_of(context.target.layout, config.load({}), context.home) if context.target else context.places
     if context.places.prefix != unasked.prefix:
         wanted["--prefix"] = context.places.prefix
-    more = [word for flag, value in wanted.items() if flag not in given for word in (flag, value)]
+    more = [word for flag, value in wanted.items() if flag not in given for word in (flag, value) if word is not None]
     words = [*given, *more] if "--target" in given else [*more, *given]
     return shlex.join(["sgprov", "bootstrap", *words])
 
@@ -154,12 +167,19 @@ def _gathering(view: HostView) -> Iterator[Callable[[], Facts]]:
 
 
 def _context(view: HostView, wishes: Options, facts: Callable[[], Facts], *, local: bool, wait: float) -> Context:
-    from provision import bootstrap  # noqa: PLC0415
+    from provision import bootstrap, remembered  # noqa: PLC0415
     from provision.checks.sight import look  # noqa: PLC0415
 
+    try:
+        recalled = remembered.recall(view, wishes)
+    except UsageError:
+        # Several servers: the machine is looked at all the same.
+        recalled = remembered.Remembered(options=wishes)
     # A recorded machine has no secrets, and those of this one say nothing of it.
     return look(
-        bootstrap.question(view, wishes, gathering=facts),
+        bootstrap.question(
+            view, recalled.options, gathering=facts, previous=recalled.previous, hf_home=recalled.hf_home
+        ),
         view,
         credential=config.secret if local else lambda _: None,
         local=local,

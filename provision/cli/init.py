@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from provision import bootstrap, remembered
+from provision import bootstrap, launches, remembered
 from provision.cli import common
 from provision.cli.output import Shown
 from provision.config import CONFIG_FILE, Options
@@ -109,7 +109,7 @@ def _default(one: Option, decision: Decision, facts: Facts) -> Any:
         "cache_directory": places.huggingface,
         "port": serve.port,
         "bind": serve.host,
-        "name": bootstrap.default_name(decision),
+        "name": launches.default_name(decision),
         "context_length": serve.context_length,
         "mem_fraction": serve.mem_fraction,
         "allow_unauthenticated": False,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from provision.cli import main
 from provision.cli.app import COMMANDS, sgprov
@@ -123,6 +125,26 @@ def test_one_target_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert "/workspace/models" in out
     assert "0.0.0.0:8888" in out
     assert "a100" not in out
+
+
+def test_each_target_is_weighed_on_the_disk_that_it_would_be_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """On a pod whose volume is full, with room in its container: everything says the same of the volume."""
+    pod = tmp_path / "pod"
+    shutil.copytree(HOSTS / "a40-runpod", pod)
+    view = yaml.safe_load((pod / "view.yml").read_text())
+    next(disk for disk in view["disks"] if disk["mount"] == "/workspace")["free"] = 1 << 30
+    (pod / "view.yml").write_text(yaml.safe_dump(view))
+    _, found = run_json(capsys, "targets", "--host", str(pod))
+    fits = {row["name"]: row for row in found["targets"]}
+    assert not fits["runpod-a40"]["fits"] and "/workspace has 1.1 GB free" in fits["runpod-a40"]["why_not"][0]
+    assert not fits["a40-lmdeploy"]["fits"] and fits["a40"]["fits"]
+    status, named = run_json(capsys, "plan", "--target", "runpod-a40", "--host", str(pod))
+    assert (status, named["error"]["code"]) == (4, "too-little-disk")
+    _, chosen = run_json(capsys, "plan", "--host", str(pod))
+    assert chosen["target"] == "a40"
+    assert any(line.startswith("runpod-a40: ") and "/workspace" in line for line in chosen["why"])
 
 
 def test_the_plan_of_a_runpod_a40(capsys: pytest.CaptureFixture[str]) -> None:

@@ -239,3 +239,27 @@ def test_slurm_blocks_the_target_that_it_runs_and_no_other(capsys: pytest.Captur
         _, found = asked(capsys, "slurm", "--host", str(HOSTS / "slurm-node"), "--target", target)
         severities = {one["check"]: one["severity"] for one in found["findings"]}
         assert severities["slurm-controller"] == severities["slurm-munge"] == severity
+
+
+@pytest.mark.parametrize(
+    ("asked", "blocked", "following"),
+    [
+        (("--port", "auto"), False, "sgprov bootstrap --target runpod-a40 --model Qwen/Qwen3-0.6B --port auto"),
+        (("--port", "8890"), False, "sgprov bootstrap --target runpod-a40 --model Qwen/Qwen3-0.6B --port 8890"),
+        (
+            ("--port", "8888", "--bind", "127.0.0.1"),
+            True,
+            "sgprov bootstrap --target runpod-a40 --model Qwen/Qwen3-0.6B --port auto --bind 127.0.0.1",
+        ),
+    ],
+    ids=["auto", "another", "taken"],
+)
+def test_the_port_that_is_looked_at_is_the_one_that_was_asked_for(
+    asked: tuple[str, ...], blocked: bool, following: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On port 8888 of that machine Jupyter listens; the next command carries whatever doctor was asked for."""
+    main(["doctor", "--json", "--host", str(HOSTS / "a40-runpod"), *asked])
+    found = json.loads(capsys.readouterr().out)
+    assert [one["status"] for one in found["checks"] if one["id"] == "port-free"] == ["error" if blocked else "ok"]
+    assert shlex.split(found["next"])[:2] == ["sgprov", "bootstrap"]
+    assert sorted(shlex.split(found["next"])) == sorted(shlex.split(following))
