@@ -13,7 +13,7 @@ from provision.catalog.rows import Image, Serve
 from provision.config import Options
 from provision.containers import run
 from provision.containers.run import Container, Gpus, Mount, Publish
-from provision.decision import Decision, Hosting
+from provision.decision import Decision, Hosting, Places
 from provision.environments import interpreters
 from provision.host import HostView
 from provision.serving import keys, record
@@ -22,6 +22,8 @@ from provision.serving.ports import DerivedPort, derive_for
 from provision.serving.tiny_model import SERVED_NAME
 from provision.steps.port import needed, next_free
 
+# What SGLang's own documentation gives a container with GPUs for what its processes share; no engine needs the host's.
+_SHM_GIB = 32
 # Where a container has the key that its clients must have.
 _KEY_INSIDE = f"/run/sgprov/{keys.FILE}"
 _EVERYWHERE = "0.0.0.0"  # noqa: S104  # inside a container; what is reached from outside is published
@@ -112,25 +114,25 @@ def _of_stack(
     if path.startswith("/"):
         mounts.append(Mount(source=path, target=path))
     else:
-        mounts.append(Mount(source=places.huggingface, target=places.huggingface, writable=True))
+        mounts.append(_hub(places))
+    moved = decision.target.layout.variables
     return Container(
         program=hosting.program,
         name="",
         image=hosting.reference,
         command=launch.argv,
         variables={
-            # A user without an entry in the image's list of users has `/` for a home, and may not write there.
-            "HOME": "/tmp",  # noqa: S108  # the container's own
-            "HF_HOME": places.huggingface,
             # The environment is mounted for reading only; without its bytecode every start takes twice as long.
             "PYTHONPYCACHEPREFIX": bytecode,
-            **launch.variables,
+            # Where the target has its caches on the machine, there is nothing in a container.
+            **{name: value for name, value in launch.variables.items() if name not in moved},
+            **_home(places),
         },
         mounts=tuple(mounts),
         publish=_publish(decision, None),
         gpus=_gpus(hosting),
-        user=_caller(view),
-        ipc_host=hosting.gpus is not None,
+        user=_caller(view, hosting),
+        shm_gib=_SHM_GIB if hosting.gpus else None,
     )
 
 
@@ -145,8 +147,8 @@ def _of_image(
     if image.cache:
         mounts.append(Mount(source=places.nim, target=image.cache, writable=True))
     else:
-        variables = {"HF_HOME": places.huggingface, **variables}
-        mounts.append(Mount(source=places.huggingface, target=places.huggingface, writable=True))
+        variables = {**variables, **_home(places)}
+        mounts.append(_hub(places))
     if path.startswith("/"):
         mounts.append(Mount(source=path, target=path))
     elif not image.cache and config.secret("HF_TOKEN"):
@@ -162,8 +164,7 @@ def _of_image(
         publish=_publish(decision, image.port),
         gpus=_gpus(hosting),
         shm_gib=image.shm_gib,
-        ipc_host=decision.target.ipc_host,
-        user=_caller(view) if image.user == "caller" else None,
+        user=_caller(view, hosting, image=image),
     )
 
 
@@ -209,14 +210,35 @@ def _python_base(view: HostView, decision: Decision) -> str | None:
 
 def _publish(decision: Decision, inside: int | None) -> Publish:
     serve = decision.serve
-    return Publish(address=serve.host, port=serve.port, inside=inside or serve.port)
+    address = "127.0.0.1" if serve.host == "localhost" else serve.host
+    return Publish(address=address, port=serve.port, inside=inside or serve.port)
 
 
 def _gpus(hosting: Hosting) -> Gpus | None:
     return Gpus(by=hosting.gpus, devices=hosting.devices) if hosting.gpus else None
 
 
-def _caller(view: HostView) -> str | None:
-    """Who runs sgprov, as `uid:gid`; None for root, who leaves it to the image."""
-    ids = [view.query(["id", flag]).out.strip() for flag in ("-u", "-g")]
-    return ":".join(ids) if all(ids) and ids[0] != "0" else None
+def _hub(places: Places) -> Mount:
+    hub = plan.hub_of(places)
+    return Mount(source=hub, target=hub, writable=True)
+
+
+def _home(places: Places) -> dict[str, str]:
+    """For a user whom the image does not know: a home that may be written in, and a name (torch asks for one)."""
+    home = "/tmp"  # noqa: S108  # the container's own
+    return {
+        "HOME": home,
+        "USER": "sgprov",
+        "HF_HOME": f"{home}/huggingface",
+        # By its older name too, which the libraries of before 2024 read.
+        "HF_HUB_CACHE": plan.hub_of(places),
+        "HUGGINGFACE_HUB_CACHE": plan.hub_of(places),
+    }
+
+
+def _caller(view: HostView, hosting: Hosting, *, image: Image | None = None) -> str | None:
+    """Who runs sgprov, as `uid:gid`; None for the image's own user, where its row has that for root."""
+    if hosting.rootless:
+        return "0:0"  # the caller, seen from inside
+    ids = [view.query(["id", flag]).out.strip() or "0" for flag in ("-u", "-g")]
+    return None if image and image.called_by_root == "image" and ids[0] == "0" else ":".join(ids)

@@ -183,7 +183,8 @@ def _stack_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
     )
     models = _model_steps(decision, environment, given.model)
     hub = next((step for step in models if isinstance(step, HubModel)), None)
-    paths = (places.prefix, places.models, places.huggingface, *([bytecode_of(places)] if decision.hosting else []))
+    mounted = (bytecode_of(places), hub_of(places)) if decision.hosting else ()
+    paths = (places.prefix, places.models, places.huggingface, *mounted)
     return (
         _directories(places, paths),
         Interpreter(python=lock.python, prefix=places.prefix, path=decision.interpreter),
@@ -206,7 +207,7 @@ def _image_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
         image=hosting.reference,
         user=_user_of(launch) if image.cache else None,
     )
-    paths = (places.prefix, places.models, *(() if image.cache else (places.huggingface,)))
+    paths = (places.prefix, places.models, *(() if image.cache else (places.huggingface, hub_of(places))))
     receipt = Receipt(
         target=decision.target.name,
         image=hosting.reference,
@@ -314,6 +315,11 @@ def _model_steps(decision: Decision, environment: str, model: str | None) -> tup
 def bytecode_of(places: Places) -> str:
     """Where Python keeps the bytecode of an environment that is mounted into a container."""
     return f"{places.prefix}/bytecode"
+
+
+def hub_of(places: Places) -> str:
+    """The models in the cache of the hub: what a container needs of it. Beside them lies the user's token."""
+    return f"{places.huggingface}/hub"
 
 
 def variables_of(decision: Decision, chosen: Mapping[str, str]) -> dict[str, str]:

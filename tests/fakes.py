@@ -101,6 +101,9 @@ class FakeHost:
     def variable(self, name: str) -> str | None:
         return self.variables.get(name)
 
+    def environment(self) -> dict[str, str]:
+        return dict(self.variables)
+
     def reach(self, host: str, port: int, *, timeout_s: float) -> Reach | None:
         return self.reached.get(f"{host}:{port}")
 

@@ -58,7 +58,7 @@ class Target(Row, frozen=True, kw_only=True):
     """A named row the user asks for.
 
     `compute_capabilities` are the GPUs it is for ("8.6"); none means that it needs no GPU. `stacks` and `images`
-    are in order of preference; `ipc_host` lets a container share memory with the whole host. `python` enforces one
+    are in order of preference. `python` enforces one
     version. `rank` orders the choice without `--target` (lowest first; None is never chosen by itself).
     `assume` is the machine it is for, for `plan --assume`.
     """
@@ -72,7 +72,6 @@ class Target(Row, frozen=True, kw_only=True):
     stacks: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     prefer: Literal["stack", "image"] = "stack"
-    ipc_host: bool = False
     python: str | None = None
     rank: int | None = None
     rank_needs: tuple[Literal["runpod"], ...] = ()
@@ -125,7 +124,8 @@ class Image(Row, frozen=True, kw_only=True):
     `native` is the machine code it holds, by Docker's name of the architecture (`amd64`, `arm64`); an empty list where
     the image finds out by itself what it can run (NIM). `model` is the one it is made for, by the name it serves it
     under. Inside, the server listens on `port` (None: the one it is given), keeps what it downloads in `cache`, and
-    needs the `secrets`. `user` is whom it runs as: its own, or whoever calls sgprov.
+    needs the `secrets`. It runs as whoever calls sgprov: called by root as root without a capability, or as the image's
+    own user (`called_by_root`).
     """
 
     name: str
@@ -145,7 +145,7 @@ class Image(Row, frozen=True, kw_only=True):
     port: int | None = None
     cache: str | None = None
     secrets: tuple[str, ...] = ()
-    user: Literal["image", "caller"] = "image"
+    called_by_root: Literal["root", "image"] = "root"
     shm_gib: int | None = None
     notes: tuple[str, ...] = ()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from provision.containers import dockerfile, images
 from provision.containers.dockerfile import Recipe
 from provision.containers.images import Here
+from provision.containers.names import checked_reference
 from provision.errors import CheckFailed, StepFailed, UsageError
 from provision.host import Host
 from provision.secrets import mask
@@ -48,7 +49,7 @@ def build(
     """Build the image and see that it is what was asked for. Raises `StepFailed`, `CommandFailed`, `UsageError`."""
     with _context(recipe, installer=installer, wheels=wheels) as context:
         # A build that fails is to leave no container behind either.
-        argv = ["docker", "build", "--force-rm", "--tag", tag]
+        argv = ["docker", "build", "--force-rm", "--tag", checked_reference(tag)]
         for name in _SOURCES if wheels is None else ():
             if value := host.variable(name):
                 if mask(value) != value:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from provision.catalog.rows import Component
+from provision.containers.names import checked_reference
 from provision.errors import UsageError
 from provision.locks.lockfile import Lock
 
@@ -91,8 +92,7 @@ def _image(recipe: Recipe) -> Iterator[str]:
 
 def check_base(base: str) -> None:
     """Raise `UsageError` for what would be more than the name of an image in a Dockerfile."""
-    if not base or any(character.isspace() for character in base) or base.startswith("-"):
-        raise UsageError(f"`{base}` is not the name of an image", hint="such as `ubuntu:22.04`")
+    checked_reference(base)
 
 
 def components(variant: str | None, rows: Sequence[Component]) -> tuple[Component, ...]:

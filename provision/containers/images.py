@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from provision.containers.names import checked_reference
 from provision.errors import CommandFailed, StepFailed
 from provision.host import Host, HostView
 from provision.host.addresses import is_loopback
@@ -53,7 +54,7 @@ class Remote:
 
 def find(view: HostView, program: str, reference: str) -> Here | None:
     """The image of that name, where it is here."""
-    outcome = view.query([program, "image", "inspect", "--format", "{{json .}}", reference])
+    outcome = view.query([program, "image", "inspect", "--format", "{{json .}}", checked_reference(reference)])
     return parse_image(outcome.out) if outcome.ok else None
 
 
@@ -75,7 +76,7 @@ def parse_image(text: str) -> Here:
 def ask(view: HostView, reference: str, arch: str) -> Remote | None:
     """What the registry has, asked with Docker's own login; None where it cannot be told (Podman cannot ask)."""
     insecure = ["--insecure"] if is_loopback(reference.partition("/")[0]) else []
-    argv = ["docker", "manifest", "inspect", *insecure, "--verbose", reference]
+    argv = ["docker", "manifest", "inspect", *insecure, "--verbose", checked_reference(reference)]
     outcome = view.query(argv, timeout_s=_MANIFEST_S)
     return parse_manifests(outcome.out, arch) if outcome.ok else None
 
@@ -121,6 +122,7 @@ def pull(
 
     The engine itself goes on where a layer broke off, a few times. Raises `StepFailed` with the remedy.
     """
+    checked_reference(reference)
     layers, seen = remote.layers if remote else {}, set[str]()
 
     def line(text: str) -> None:

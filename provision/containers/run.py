@@ -6,6 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from provision.containers.names import (
+    checked_address,
+    checked_name,
+    checked_path,
+    checked_reference,
+    checked_variable,
+)
+
 Program = Literal["docker", "podman"]
 # Every container of ours has it; its value is the server's name.
 LABEL = "sgprov.server"
@@ -41,7 +49,8 @@ class Publish:
 class Container:
     """A server's container. `secrets` are names of variables, whose values the engine takes from its own environment.
 
-    `user` is `uid:gid`, None for the image's own. `restarts` is how often the engine starts it again by itself.
+    `user` is `uid:gid`, None for the image's own. `restarts` is how often the engine starts it again by itself. It
+    has no capability, may gain none, and shares no memory with the host.
     """
 
     program: Program
@@ -54,23 +63,28 @@ class Container:
     mounts: tuple[Mount, ...] = ()
     gpus: Gpus | None = None
     shm_gib: int | None = None
-    ipc_host: bool = False
     user: str | None = None
     restarts: int = 0
 
 
+def confined() -> tuple[str, ...]:
+    """What every container of ours is run with: root in it is root of nothing, and no program in it makes one of it."""
+    return ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+
+
 def argv(container: Container) -> tuple[str, ...]:
-    """The whole command; what it prints is the container's id."""
+    """The whole command, which prints the container's id. Raises `UsageError` for what would be an option in it."""
     return (
-        *(container.program, "run", "--detach", "--name", container.name),
+        *(container.program, "run", "--detach", "--name", checked_name(container.name)),
         *("--label", f"{LABEL}={container.name}"),
         *_life(container),
+        *confined(),
         *_devices(container.gpus),
         *_memory(container),
         *_network(container.publish),
         *_mounts(container.mounts),
         *_variables(container),
-        container.image,
+        checked_reference(container.image),
         *container.command,
     )
 
@@ -78,7 +92,10 @@ def argv(container: Container) -> tuple[str, ...]:
 def _life(container: Container) -> Iterator[str]:
     # What the engine pulls here would come without progress, without its checks, and for another architecture.
     yield from ("--pull", "never")
-    if container.program == "docker":
+    if container.program == "podman":
+        # Docker has no such setting; there the launcher of a server with a key sets it.
+        yield from ("--umask", "0077")
+    else:
         # A first process that reaps children and passes signals on: engines start many, and Python ignores SIGTERM
         # as process 1. Podman needs a program for it that not every machine has.
         yield "--init"
@@ -102,26 +119,26 @@ def _devices(gpus: Gpus | None) -> Iterator[str]:
 
 
 def _memory(container: Container) -> Iterator[str]:
-    if container.ipc_host:
-        yield "--ipc=host"
+    yield from ("--ipc", "private")
     if container.shm_gib:
         yield from ("--shm-size", f"{container.shm_gib}g")
 
 
 def _network(publish: Publish) -> Iterator[str]:
-    address = f"[{publish.address}]" if ":" in publish.address else publish.address
+    address = checked_address(publish.address)
+    address = f"[{address}]" if ":" in address else address
     yield from ("--publish", f"{address}:{publish.port}:{publish.inside}")
 
 
 def _mounts(mounts: tuple[Mount, ...]) -> Iterator[str]:
     for mount in mounts:
         # Not `--volume`: it makes a missing directory, which then belongs to root.
-        words = f"type=bind,source={mount.source},target={mount.target}"
+        words = f"type=bind,source={checked_path(mount.source)},target={checked_path(mount.target)}"
         yield from ("--mount", words if mount.writable else f"{words},readonly")
 
 
 def _variables(container: Container) -> Iterator[str]:
     for name, value in container.variables.items():
-        yield from ("--env", f"{name}={value}")
+        yield from ("--env", f"{checked_variable(name)}={value}")
     for name in container.secrets:
-        yield from ("--env", name)
+        yield from ("--env", checked_variable(name))

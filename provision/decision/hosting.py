@@ -46,6 +46,7 @@ def hosting(engine: ContainerEngine, reference: str, arch: str, devices: Sequenc
         arch=ARCHS.get(arch, arch),
         gpus=None if devices is None else "runtime" if engine.nvidia_runtime else "cdi",
         devices=tuple(str(device) for device in devices or ()),
+        rootless=engine.rootless,
     )
 
 
@@ -53,7 +54,8 @@ def as_wished(image: Image, wishes: Options) -> Image:
     """The row, or with `--image` the same for another reference: a mirror's, or one of the user's own."""
     if not wishes.image:
         return image
-    return replace(image, reference=wishes.image, digests={}, login=image.login and image.registry in wishes.image)
+    login = image.login and wishes.image.startswith(f"{image.registry}/")
+    return replace(image, reference=wishes.image, digests={}, login=login)
 
 
 def reference_of(image: Image, arch: str) -> str:

@@ -37,7 +37,7 @@ class Previous:
 class Hosting:
     """The container that a server is to run in: the engine, the image, and how it gets which GPUs (none: all).
 
-    `arch` is Docker's name of this machine's.
+    `arch` is Docker's name of this machine's. In a `rootless` engine root is whoever called it.
     """
 
     program: Literal["docker", "podman"]
@@ -45,6 +45,7 @@ class Hosting:
     arch: str
     gpus: Literal["runtime", "cdi"] | None = None
     devices: tuple[str, ...] = ()
+    rootless: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

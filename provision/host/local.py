@@ -204,6 +204,9 @@ class LocalHost:
     def variable(self, name: str) -> str | None:
         return self._environment.get(name)
 
+    def environment(self) -> dict[str, str]:
+        return dict(self._environment)
+
     def reach(self, host: str, port: int, *, timeout_s: float) -> Reach | None:
         start = time.monotonic()
 
@@ -281,6 +284,7 @@ class LocalHost:
                     env=self._with(variables),
                     start_new_session=True,
                     cwd="/",
+                    umask=0o077,
                 )
                 # Reap it should it end while we live: a dead server must not be a zombie that looks alive.
                 threading.Thread(target=process.wait, daemon=True).start()

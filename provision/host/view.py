@@ -166,6 +166,10 @@ class HostView(Protocol):
 class Host(HostView, Protocol):
     """What steps may do: look and change."""
 
+    def environment(self) -> dict[str, str]:
+        """The variables that everything inherits that it starts; no secrets are among them."""
+        ...
+
     def run(
         self,
         argv: Sequence[str],
@@ -188,7 +192,10 @@ class Host(HostView, Protocol):
         ...
 
     def start(self, argv: Sequence[str], *, log: str, variables: Mapping[str, str | None] | None = None) -> int:
-        """Start a process that outlives us, in its own session, output appended to the file `log`; its pid."""
+        """Start a process that outlives us, in its own session, output appended to the file `log`; its pid.
+
+        What it writes is for nobody else. `variables` are set in its environment (None removes one).
+        """
         ...
 
     def signal(self, pid: int, number: int, *, group: bool = False) -> bool:

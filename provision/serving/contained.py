@@ -7,6 +7,8 @@ for it.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from itertools import pairwise
 
 import msgspec
 
@@ -15,7 +17,7 @@ from provision.containers import engine
 from provision.containers.engine import Seen, Silent
 from provision.errors import CommandFailed, ServingFailed, StepFailed
 from provision.host.view import Host, HostView
-from provision.serving import log, processes
+from provision.serving import inherited, log, processes
 from provision.serving.launch import Inside
 from provision.serving.record import Server, members, save
 
@@ -38,7 +40,8 @@ def start(host: Host, server: Server, container: Inside) -> int:
         )
     engine.end(host, container.program, container.name, grace_s=0)  # left by a start that was interrupted
     # The words after `run --detach`: the marker is of this start, the rest of every start with these settings.
-    argv = [*server.argv[:3], "--env", f"{processes.MARKER}={server.id}", *server.argv[3:]]
+    more = [f"{processes.MARKER}={server.id}", *_inherited(host, server)]
+    argv = [*server.argv[:3], *(word for one in more for word in ("--env", one)), *server.argv[3:]]
     try:
         host.run(argv, timeout_s=_START_S, variables=secrets)
     except CommandFailed as error:
@@ -54,6 +57,12 @@ def start(host: Host, server: Server, container: Inside) -> int:
             hint="run sgprov on that machine, or `unset DOCKER_HOST`",
         )
     return seen.pid if isinstance(seen, Seen) else 0
+
+
+def _inherited(host: Host, server: Server) -> Iterator[str]:
+    """Names of the caller's variables that the engine in it reads, but for what the launch says itself."""
+    told = {word.partition("=")[0] for flag, word in pairwise(server.argv) if flag == "--env"}
+    yield from (name for name in inherited.for_container(host.environment()) if name not in told)
 
 
 def follow(host: Host, server: Server, container: Inside, *, since: str = "") -> None:

@@ -17,7 +17,7 @@ import msgspec
 from provision.catalog.engines import engine
 from provision.errors import ServingFailed, UsageError
 from provision.host.view import Host
-from provision.serving import contained, keys, log, processes, record
+from provision.serving import contained, inherited, keys, log, processes, record, scratch
 from provision.serving.launch import Launch
 from provision.serving.listening import check_free
 from provision.serving.phases import LaunchLog, Phase
@@ -103,6 +103,7 @@ def wait_until_ready(
     except BaseException:
         _give_up(host, server)
         raise
+    _note_scratch(host, server)
     return record.save(host, msgspec.structs.replace(server, state="ready", ready_after_s=round(seconds, 2)))
 
 
@@ -258,10 +259,14 @@ def _start(
     if launch.container:
         pid = contained.start(host, server, launch.container)
     else:
-        variables = {**launch.variables, **_asks_itself(host), processes.MARKER: server.id}
+        scratch.sweep(host)
+        own = {"TMPDIR": scratch.make(server.id), processes.MARKER: server.id}
+        variables = {**inherited.withheld(host.environment()), **launch.variables, **_asks_itself(host), **own}
         pid = host.start(launch.argv, log=path, variables=variables)
     process = processes.find(host, pid)
-    return record.save(host, msgspec.structs.replace(server, pid=pid, started_ticks=process.started if process else 0))
+    server = msgspec.structs.replace(server, pid=pid, started_ticks=process.started if process else 0)
+    _note_scratch(host, server)
+    return record.save(host, server)
 
 
 def _running_well(host: Host, existing: Server, launch: Launch, *, replacing: bool, same_key: bool) -> bool:
@@ -316,7 +321,9 @@ def _end(host: Host, server: Server, *, grace_s: float) -> int:
     ended = int(contained.end(host, server, grace_s=grace_s)) if server.container else 0
     tracked = {process.pid: process for process in members(host, server)}
     if not tracked:
+        scratch.remove(host, server.id)
         return ended
+    _note_scratch(host, server)
     leader = tracked.get(server.pid or 0)
     asked = (leader,) if leader else tuple(tracked.values())
     _signal(host, asked, signal.SIGTERM)
@@ -336,7 +343,13 @@ def _end(host: Host, server: Server, *, grace_s: float) -> int:
                 hint="they wait inside the kernel, most often for a GPU driver that hangs: `sgprov doctor`",
             )
         time.sleep(_POLL_S)
+    scratch.remove(host, server.id)
     return len(tracked)
+
+
+def _note_scratch(host: Host, server: Server) -> None:
+    if server.pid and not server.container:
+        scratch.note(host, server.id, pid=server.pid, started=server.started_ticks)
 
 
 def _alive(host: Host, tracked: Mapping[int, ProcessStat]) -> tuple[ProcessStat, ...]:

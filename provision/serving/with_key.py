@@ -7,6 +7,7 @@ file with the key, `-m`, the module, and the module's own arguments.
 from __future__ import annotations
 
 import logging
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ def keep_out_of_logs(key: str) -> None:
 
 
 def main(file: str, _: str, module: str, *arguments: str) -> None:
+    # For a container, whose engine has no setting for it; elsewhere it is so already.
+    os.umask(0o077)
     key = Path(file).read_text(encoding="utf-8").strip()
     keep_out_of_logs(key)
     # The interpreter put this script's directory first, where `-m` has nothing of ours.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from provision.containers.run import confined
 from provision.errors import CommandFailed, StepFailed
 from provision.host import Host, HostView
 from provision.steps.base import Progress
@@ -68,18 +69,7 @@ class CacheDirectory:
         if self.user:
             return int(self.user.partition(":")[0])
         # The name of a user means a number only inside of the image.
-        argv = [
-            self.program,
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--pull",
-            "never",
-            "--entrypoint",
-            "id",
-            self.image,
-            "-u",
-        ]
+        alone = ("--rm", "--network", "none", "--pull", "never", *confined())
+        argv = [self.program, "run", *alone, "--entrypoint", "id", self.image, "-u"]
         outcome = view.query(argv, timeout_s=_ASK_S)
         return int(outcome.out) if outcome.ok and outcome.out.strip().isdigit() else None

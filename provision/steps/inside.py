@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
+from provision.containers.run import confined
 from provision.environments import interpreters, layout, uv
 from provision.errors import StepFailed
 from provision.host import Host, HostView
@@ -103,7 +104,7 @@ class StartsInside:
 
     def _argv(self, view: HostView, path: str) -> Iterator[str]:
         real, base = interpreters.real_path(view, path), interpreters.base_of(view, path)
-        yield from (self.program, "run", "--rm", "--pull", "never", "--network", "none")
+        yield from (self.program, "run", "--rm", "--pull", "never", "--network", "none", *confined())
         if self.user:
             yield from ("--user", self.user)
         if base:

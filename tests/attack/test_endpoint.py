@@ -7,8 +7,10 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from provision.host.addresses import is_loopback
 from provision.host.local import LocalHost
 from provision.http_client import NoAnswer
 from provision.plan import Plan
-from provision.serving import keys, listening, record, server
+from provision.serving import inherited, keys, listening, record, server
 from provision.serving.launch import Launch
 from provision.serving.ports import DerivedPort
 from provision.serving.record import Server
@@ -204,6 +206,10 @@ def test_no_target_serves_everyone(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.1.2.3", "a-host", "localhost.evil.example"])
 def test_an_open_address_is_not_served_without_a_key(target: str, address: str) -> None:
+    if not address[0].isdigit() and address != "::" and Catalog().target(target).images:
+        with pytest.raises(UsageError, match="published on an IP address"):
+            planned(target, bind=address, allow_unauthenticated=True)
+        return
     if target in {"a40-lmdeploy", "gb10-nim", "nim"}:
         with pytest.raises(UsageError, match="cannot ask for a key") as refused:
             planned(target, bind=address)
@@ -245,3 +251,86 @@ def test_the_warning_names_the_routes_that_change_the_server_by_version() -> Non
         routes("0.5.23")
     )
     assert "/configure_logging" not in routes("0.4.0.post2") and "/v1/files" in routes("0.4.0.post2")
+
+
+PLANTED = {
+    "AWS_SECRET_ACCESS_KEY": "planted-1",
+    "AZURE_CLIENT_SECRET": "planted-2",
+    "UV_INDEX_URL": "https://u:planted-3@index.example/simple",
+    "UV_INDEX_MINE_PASSWORD": "planted-4",
+    "PIP_INDEX_URL": "https://u:planted-5@index.example/simple",
+    "GITHUB_TOKEN": "planted-6",
+    "SGPROV_REGISTRY_KEY": "planted-7",
+    "SGPROV_WHEELS": "planted-8",
+    "HF_API_TOKEN": "planted-9",
+    "SGLANG_API_KEY": "planted-10",
+    "SLURM_JWT": "planted-11",
+    "DATABASE_URL": "planted-12",
+    "SSH_AUTH_SOCK": "planted-13",
+    "DOCKER_HOST": "planted-14",
+    "KUBECONFIG": "planted-15",
+    "OPENAI_API_KEY": "planted-16",
+}
+WANTED = {
+    "HF_ENDPOINT": "https://hub.example",
+    "CUDA_VISIBLE_DEVICES": "1",
+    "NCCL_SOCKET_IFNAME": "eth0",
+    "SGLANG_LOGGING_CONFIG_PATH": "/x.json",
+    "OMP_NUM_THREADS": "4",
+    "HTTPS_PROXY": "http://proxy.example:3128",
+    "TRITON_CACHE_DIR": "/kernels",
+    "LD_LIBRARY_PATH": "/opt/lib",
+    "SLURM_PROCID": "0",
+}
+TELLS = """
+import os, pathlib, stat, tempfile, time
+for name, value in sorted(os.environ.items()):
+    print(f"{name}={value}", flush=True)
+folder = pathlib.Path(tempfile.gettempdir())
+(folder / "socket").write_text("")
+print("modes", oct(folder.stat().st_mode & 0o777), oct((folder / "socket").stat().st_mode & 0o777), flush=True)
+print("The server is fired up and ready to roll!", flush=True)
+time.sleep(60)
+"""
+
+
+def told(host: LocalHost, prefix: str) -> tuple[Server, list[str]]:
+    """What an engine says of itself that was started as any is."""
+    one = server.start(
+        host, f"{prefix}/servers", replace(keyed(prefix, 21998, (sys.executable, "-c", TELLS)), key_file=None)
+    )
+    deadline = time.monotonic() + 20
+    while "fired up" not in Path(one.log).read_text() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return one, Path(one.log).read_text().splitlines()
+
+
+@pytest.mark.tried(
+    "inherited secrets", "the caller has logins of indexes, clouds, hubs and tools in variables: the engine"
+)
+@pytest.mark.usefixtures("real_machine")
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_the_engine_inherits_settings_and_no_logins(prefix: str, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        one, lines = told(LocalHost({"PATH": os.environ["PATH"], **PLANTED, **WANTED}), prefix)
+    finally:
+        os.umask(before)
+    assert [line for line in lines if "planted" in line] == []
+    assert {f"{name}={value}" for name, value in WANTED.items()} <= set(lines)
+    assert "modes 0o700 0o600" in lines
+    folder = next(line.partition("=")[2] for line in lines if line.startswith("TMPDIR="))
+    assert Path(folder).is_dir() and len(folder) < 80, "the path of a socket in it may have 107 bytes"
+    server.stop(LocalHost({"PATH": os.environ["PATH"]}), f"{prefix}/servers", name=one.name, grace_s=1)
+    assert not Path(folder).exists()
+
+
+def test_the_table_passes_no_credential_whatever_its_prefix() -> None:
+    for name in PLANTED:
+        assert not inherited.passes(name) and not inherited.passes(name, inside=True)
+    for name in WANTED:
+        assert inherited.passes(name)
+    assert inherited.passes("NCCL_DEBUG", inside=True) and inherited.passes("https_proxy", inside=True)
+    for name in ("CUDA_VISIBLE_DEVICES", "TRITON_CACHE_DIR", "LD_LIBRARY_PATH", "PATH", "HF_HOME"):
+        assert not inherited.passes(name, inside=True), "it is of this machine"
+    assert all(row.why for row in inherited.TABLE)

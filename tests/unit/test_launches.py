@@ -46,8 +46,11 @@ def test_gb10() -> None:
     plan = planned("gb10")
     assert [step.id for step in plan.steps] == ["directories", "image", "model", "port", "server", "smoke", "receipt"]
     told = words(plan)
-    assert "--gpus all --shm-size 32g --publish 127.0.0.1:30000:30000" in told
-    assert "source=/home/ada/.cache/huggingface" in told and "source=/home/ada/gb10/models/Qwen3-8B-NVFP4" in told
+    assert "--gpus all --ipc private --shm-size 32g --publish 127.0.0.1:30000:30000" in told
+    assert (
+        "source=/home/ada/.cache/huggingface/hub,target=/home/ada/.cache/huggingface/hub" in told
+        and "source=/home/ada/gb10/models/Qwen3-8B-NVFP4" in told
+    )
     assert "lmsysorg/sglang:latest-cu130 python3 -m sglang.launch_server" in told
     assert "--quantization modelopt_fp4" in told and "--enable-torch-compile" in told
     assert plan.launch.url == "http://127.0.0.1:30000"
@@ -91,7 +94,7 @@ def test_one_device_of_a_plain_image() -> None:
     plan = planned(
         "sglang-image", gpus="1", assumed="gpu=A100 80GB PCIe,count=4,driver=580.95.05,arch=x86_64,docker=yes"
     )
-    assert '--gpus "device=1" --ipc=host --shm-size 32g' in words(plan)
+    assert '--gpus "device=1" --ipc private --shm-size 32g' in words(plan)
     assert "CUDA_VISIBLE_DEVICES" not in words(plan), "the engine hands out that device alone"
 
 

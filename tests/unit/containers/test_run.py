@@ -22,7 +22,7 @@ def words(container: Container) -> str:
 def test_the_least() -> None:
     assert words(BASE) == (
         "docker run --detach --name sgprov-a --label sgprov.server=sgprov-a --pull never --init "
-        "--publish 0.0.0.0:30000:30000 i:1"
+        "--cap-drop ALL --security-opt no-new-privileges --ipc private --publish 0.0.0.0:30000:30000 i:1"
     )
 
 
@@ -34,7 +34,7 @@ def test_the_least() -> None:
         ({"gpus": Gpus(by="runtime", devices=("0", "3"))}, ' --gpus "device=0,3" '),
         ({"gpus": Gpus(by="cdi")}, " --device nvidia.com/gpu=all "),
         ({"gpus": Gpus(by="cdi", devices=("0", "3"))}, " --device nvidia.com/gpu=0 --device nvidia.com/gpu=3 "),
-        ({"ipc_host": True, "shm_gib": 32}, " --ipc=host --shm-size 32g "),
+        ({"shm_gib": 32}, " --ipc private --shm-size 32g "),
         ({"user": "1000:1000"}, " --user 1000:1000 "),
         ({"restarts": 5}, " --restart on-failure:5 "),
         ({"publish": Publish(address="::1", port=8001, inside=8000)}, " --publish [::1]:8001:8000 "),
