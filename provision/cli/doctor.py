@@ -16,7 +16,7 @@ import click
 from provision import config
 from provision.cli import common
 from provision.cli.output import Shown
-from provision.errors import UsageError
+from provision.errors import ProvisionError
 from provision.facts import Facts, gather
 from provision.host import HostView
 
@@ -172,8 +172,8 @@ def _context(view: HostView, wishes: Options, facts: Callable[[], Facts], *, loc
 
     try:
         recalled = remembered.recall(view, wishes)
-    except UsageError:
-        # Several servers: the machine is looked at all the same.
+    except ProvisionError:
+        # Several servers, or a prefix that another user decides on: the machine is looked at all the same.
         recalled = remembered.Remembered(options=wishes)
     # A recorded machine has no secrets, and those of this one say nothing of it.
     return look(

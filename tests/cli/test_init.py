@@ -91,7 +91,9 @@ def test_a_target_that_does_not_fit_is_refused_and_nothing_written(on: Any) -> N
 
 def test_what_a_server_here_was_asked_for_is_in_it(on: Any, tmp_path: Path) -> None:
     shutil.copytree(HOSTS / "bare-no-gpu", tmp_path / "machine")
-    plan = bootstrap.make_plan(FolderHost(tmp_path / "machine"), Options(target="cpu", port="31000", model="/srv/m"))
+    plan = bootstrap.make_plan(
+        FolderHost(tmp_path / "machine"), Options(target="cpu", port="31000", model="/srv/m", extra=("--a",))
+    )
     directory = tmp_path / "machine/root/root/.local/share/sgprov/servers/cpu"
     directory.mkdir(parents=True)
     asked = plan.launch.asked
@@ -116,4 +118,6 @@ def test_what_a_server_here_was_asked_for_is_in_it(on: Any, tmp_path: Path) -> N
     (directory / "server.json").write_text(json.dumps(record))
     on(tmp_path / "machine")
     assert main(["init"]) == 0
-    assert yaml.safe_load(Path("sgprov.yml").read_text()) == {"target": "cpu", "port": "31000", "model": "/srv/m"}
+    text = Path("sgprov.yml").read_text()
+    assert yaml.safe_load(text) == {"target": "cpu", "port": "31000", "model": "/srv/m"}
+    assert "\n# extra: [--a]\n" in text, "read only from a file that is named"
