@@ -38,8 +38,7 @@ def cache_directory(view: HostView) -> str:
     outcome = uv.query(view, "cache", "dir")
     if outcome.ok and outcome.out.strip():
         return outcome.out.strip()
-    home = view.variable("HOME") or "/root"
-    return view.variable("UV_CACHE_DIR") or f"{view.variable('XDG_CACHE_HOME') or f'{home}/.cache'}/uv"
+    return uv.cache_directory(view)
 
 
 def is_cached(view: HostView, lock: Lock, interpreter: str) -> bool:

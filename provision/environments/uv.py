@@ -54,7 +54,11 @@ def run(
     timeout_s: float = CHANGE_TIMEOUT_S,
     on_line: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Let uv change something. Paths among `words` and in variables are absolute. Raises `CommandFailed`."""
+    """Let uv change something. Paths among `words` and in variables are absolute.
+
+    Raises `CommandFailed`, and `UntrustedPath` where somebody else could have put the files of wheels into its cache.
+    """
+    _make_cache(host)
     with scratch(host) as folder:
         return host.run(
             [program(), *words, *configuration(host)],
@@ -65,6 +69,22 @@ def run(
             # An environment is for every user to run, and never for others to change.
             umask=0o022,
         )
+
+
+def cache_directory(view: HostView) -> str:
+    """Where uv keeps unpacked wheels, if its configuration names no other place."""
+    home = view.variable("HOME") or "/root"
+    return view.variable("UV_CACHE_DIR") or f"{view.variable('XDG_CACHE_HOME') or f'{home}/.cache'}/uv"
+
+
+def _make_cache(host: Host) -> None:
+    """Its cache, which nobody else has to enter: uv lets everyone write the locks in it."""
+    if host.variable("UV_NO_CACHE"):
+        return
+    try:
+        host.make_directory(str(Path(cache_directory(host)).absolute()), mode=0o700)
+    except UntrustedPath as error:
+        raise UntrustedPath(f"uv's cache: {error}", hint=f"{error.hint}; `UV_CACHE_DIR` names another cache") from error
 
 
 def configuration(view: HostView) -> tuple[str, ...]:
