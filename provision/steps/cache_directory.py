@@ -46,7 +46,10 @@ class CacheDirectory:
         owner = self._owner(host)
         if owner is None:
             raise StepFailed(f"`{self.image}` does not say as which user it runs")
-        host.make_directory(self.path, mode=0o755)
+        if host.stat(self.path) is None:
+            host.make_directory(self.path, mode=0o755)
+        # It may be another user's, the image's; the way to it may not.
+        host.require_trusted(self.path, itself=False)
         info = host.stat(self.path)
         if info and info.is_directory and info.uid != owner:
             self._give(host, owner, info.owner)
@@ -58,7 +61,7 @@ class CacheDirectory:
 
     def _give(self, host: Host, owner: int, before: str) -> None:
         try:
-            host.run(["chown", "--recursive", str(owner), self.path], timeout_s=_ASK_S)
+            host.run(["chown", "--recursive", "--no-dereference", str(owner), self.path], timeout_s=_ASK_S)
         except CommandFailed:
             raise StepFailed(
                 f"`{self.path}` belongs to {before}, and the container runs as user {owner}",
