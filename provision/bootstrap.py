@@ -28,6 +28,7 @@ from provision.replaced import Replaced
 from provision.report import Report
 from provision.serving import keys, record, server
 from provision.steps.disk import check_disk, check_links
+from provision.steps.image import PullImage
 from provision.steps.model_files import locate
 from provision.steps.server import StartServer
 
@@ -104,10 +105,14 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         free_port=manner.free_port,
         api_key=key,
         wheels=manner.wheels,
+        known_image=_known_image(view, decision, directory),
     )
     built = plan.leaving_out(built, _left_out(built, manner))
     if _launches(manner) and not key and (opened := keys.open_to_all(decision.serve, *decision.engine)):
         built = replace(built, decision=replace(decision, findings=(*decision.findings, opened)))
+    pull = next((step for step in built.steps if isinstance(step, PullImage)), None)
+    if pull and not assumed and (moved := pull.moved(view)):
+        built = replace(built, decision=replace(built.decision, findings=(*built.decision.findings, moved)))
     stopped = None if assumed or "server" in built.left_out else _replaced(view, built, directory, key)
     return replace(built, machine=summary(facts), made_key=made, remembered=recalled, replaced=stopped)
 
@@ -236,6 +241,13 @@ def _key(
     keys.check_open(serve, *decision.engine)
     made = keys.new()
     return made, made
+
+
+def _known_image(view: HostView, decision: Decision, directory: str) -> str | None:
+    """The digest of the image that this server was last verified with, where it is one of the same name."""
+    receipt = environments.read_receipt(view, directory) or environments.read_receipt(view, decision.places.prefix)
+    same = receipt and decision.hosting and receipt.image == decision.hosting.reference
+    return receipt.image_digest if receipt and same else None
 
 
 def _launches(manner: Manner) -> bool:

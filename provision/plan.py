@@ -127,6 +127,7 @@ class Arguments:
     free_port: bool = False
     api_key: str | None = field(default=None, repr=False)
     wheels: str | None = None
+    known_image: str | None = None
 
 
 def build(
@@ -138,12 +139,15 @@ def build(
     free_port: bool = False,
     api_key: str | None = None,
     wheels: str | None = None,
+    known_image: str | None = None,
 ) -> Plan:
     """The steps that make the decision true. `model` is as it was asked for.
 
-    `wheels` is where all wheels are taken from, if not from the index.
+    `wheels` is where all wheels are taken from, if not from the index; `known_image` the digest that the image had.
     """
-    arguments = Arguments(name=name, model=model, free_port=free_port, api_key=api_key, wheels=wheels)
+    arguments = Arguments(
+        name=name, model=model, free_port=free_port, api_key=api_key, wheels=wheels, known_image=known_image
+    )
     steps_of = _image_steps if decision.image else _stack_steps
     return Plan(decision=decision, steps=steps_of(decision, launch, arguments), launch=launch)
 
@@ -188,7 +192,7 @@ def _stack_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
     return (
         _directories(places, paths),
         Interpreter(python=lock.python, prefix=places.prefix, path=decision.interpreter),
-        *_inside_steps(decision, lock, launch),
+        *_inside_steps(decision, lock, launch, given.known_image),
         Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter, wheels=given.wheels),
         *models,
         *_launch_steps(places.prefix, launch, given, stack=lock.stack, hub=hub),
@@ -217,7 +221,7 @@ def _image_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
     return (
         _directories(places, paths),
         *((login,) if image.login else ()),
-        *_pull_steps(decision),
+        *_pull_steps(decision, given.known_image),
         *((cache,) if image.cache else ()),
         *_image_model_steps(decision, given.model),
         *_launch_steps(places.prefix, launch, given, stack=image.name),
@@ -225,7 +229,7 @@ def _image_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
     )
 
 
-def _inside_steps(decision: Decision, lock: Lock, launch: Launch) -> tuple[Step, ...]:
+def _inside_steps(decision: Decision, lock: Lock, launch: Launch, known_image: str | None) -> tuple[Step, ...]:
     """What an image has to be for a stack that is mounted into it: before gigabytes are fetched for that."""
     hosting, stack = decision.hosting, decision.stack
     if hosting is None or stack is None:
@@ -240,7 +244,7 @@ def _inside_steps(decision: Decision, lock: Lock, launch: Launch) -> tuple[Step,
         user=_user_of(launch),
         glibc=stack.minimum_glibc,
     )
-    return (*_pull_steps(decision), inside)
+    return (*_pull_steps(decision, known_image), inside)
 
 
 def _directories(places: Places, paths: Iterable[str]) -> Directories:
@@ -254,7 +258,7 @@ def _user_of(launch: Launch) -> str | None:
     return words[words.index("--user") + 1] if "--user" in words else None
 
 
-def _pull_steps(decision: Decision) -> tuple[Step, ...]:
+def _pull_steps(decision: Decision, known: str | None) -> tuple[Step, ...]:
     hosting, image = decision.hosting, decision.image
     if hosting is None:
         return ()
@@ -265,6 +269,7 @@ def _pull_steps(decision: Decision) -> tuple[Step, ...]:
         arch=hosting.arch,
         size_gib=image.size_gib if image else None,
         instead=right,
+        known=known,
     )
     return (pull,)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from provision import trust
 from provision.containers.run import confined
 from provision.errors import CommandFailed, StepFailed
 from provision.host import Host, HostView
@@ -49,7 +50,7 @@ class CacheDirectory:
         if host.stat(self.path) is None:
             host.make_directory(self.path, mode=0o755)
         # It may be another user's, the image's; the way to it may not.
-        host.require_trusted(self.path, itself=False)
+        trust.require(self.path, itself=False)
         info = host.stat(self.path)
         if info and info.is_directory and info.uid != owner:
             self._give(host, owner, info.owner)

@@ -9,6 +9,7 @@ from provision.containers import images
 from provision.containers.images import Remote
 from provision.errors import CheckFailed, StepFailed
 from provision.host import RESERVE_BYTES, Host, HostView
+from provision.report import Finding, Severity
 from provision.steps.base import Applied, Progress
 from provision.steps.environment import estimate
 
@@ -20,13 +21,17 @@ _UNPACKED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class PullImage:
-    """The image `reference` is here, for `arch`. `instead` names one that is for it, where this one may not be."""
+    """The image `reference` is here, for `arch`. `instead` names one that is for it, where this one may not be.
+
+    `known` is the digest that the reference had when this server was last verified with it: a tag may move.
+    """
 
     program: str
     reference: str
     arch: str
     size_gib: float | None = None
     instead: str | None = None
+    known: str | None = None
 
     looks_only = False
 
@@ -44,6 +49,20 @@ class PullImage:
     def satisfied(self, host: HostView) -> bool:
         here = images.find(host, self.program, self.reference)
         return here is not None and here.arch == self.arch
+
+    def moved(self, view: HostView) -> Finding | None:
+        """That the image which is here is another than the one that the last receipt names."""
+        here = images.find(view, self.program, self.reference)
+        now = (here.digest or here.id) if here else None
+        if now is None or self.known in {None, now}:
+            return None
+        return Finding(
+            check="image-moved",
+            severity=Severity.WARNING,
+            text=f"`{self.reference}` is another image than the one that was verified: {now}, not {self.known}",
+            fix=(f"`--image {_untagged(self.reference)}@{self.known}` stays with that one",),
+            data={"known": self.known, "now": now},
+        )
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         tell(Progress(text=self.preview()))
@@ -64,7 +83,9 @@ class PullImage:
             raise StepFailed(f"`{self.program} pull` ended well, and `{self.reference}` is not here")
         if here.arch != self.arch:
             raise self._wrong(here.arch)
+        moved = self.moved(host)
         return Applied(
+            findings=(moved,) if moved else (),
             note=f"`{self.reference}`, {here.size_bytes / _GB:.1f} GB, {here.digest or here.id}",
             data={"image_digest": here.digest, "image_id": here.id},
         )
@@ -85,3 +106,9 @@ class PullImage:
                 f"`{self.reference}` needs {needed / _GB:.1f} GB under `{place}`, {disk.free / _GB:.1f} GB are free",
                 hint=f"`{self.program} system df` says what lies there; `{self.program} image prune` helps",
             )
+
+
+def _untagged(reference: str) -> str:
+    """Such as `host:5000/a` of `host:5000/a:1`."""
+    path, _, last = reference.rpartition("/")
+    return f"{path}/{last.partition(':')[0]}".lstrip("/")

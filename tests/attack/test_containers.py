@@ -11,22 +11,24 @@ from pathlib import Path
 
 import pytest
 import requests
-from fakes import FakeHost
+from fakes import FakeHost, answer
 from live import parts, sglang_stand_in
 from msgspec import structs
 
-from provision import bootstrap, launches
+from provision import bootstrap, environments, launches
 from provision.catalog.load import Catalog
 from provision.config import Options
 from provision.containers import building, images
 from provision.containers.run import Container, Mount, Publish, argv
 from provision.decision import Decision, Hosting, Places
+from provision.environments import Receipt
 from provision.errors import UsageError
 from provision.host.local import LocalHost
 from provision.http_client import NoAnswer
 from provision.plan import Plan
 from provision.serving import keys, listening, record, server, status
 from provision.serving.record import Server
+from provision.steps.image import PullImage
 
 KEY = "k3y-" + "0123456789abcdef" * 2
 DOCKER = "arch=x86_64,glibc=2.36,python=3.12,docker=yes"
@@ -124,6 +126,28 @@ def test_no_container_has_more_than_it_needs(wishes: dict[str, str]) -> None:
     sources = [word.split("source=")[1].split(",")[0] for word in words if word.startswith("type=bind")]
     assert "/home/ada/.cache/huggingface" not in sources and "/home/ada" not in sources
     assert "--user" in words or "nim" in wishes["target"]
+
+
+@pytest.mark.tried(
+    "moved image", "a tag leads to another image than the one that was verified: pulled since, or pulled now"
+)
+def test_another_image_under_the_same_tag_is_told() -> None:
+    host = FakeHost()
+    host.variables["HOME"] = "/home/ada"
+    inspected = {"Id": "sha256:1", "RepoDigests": ["d@sha256:new"], "Architecture": "amd64", "Size": 7}
+    host.answers["docker image inspect"] = answer(json.dumps(inspected))
+    host.answers["docker info"] = answer(json.dumps({"ServerVersion": "28.3.3", "OSType": "linux"}))
+    host.answers["uname -m"] = answer("x86_64")
+    wishes = Options(target="cpu", image="d:1", prefix="/p", python="3.12")
+    before = bootstrap.make_plan(host, wishes, assumed=DOCKER)
+    receipt = Receipt(target="cpu", image="d:1", image_digest="sha256:old")
+    environments.write_receipt(host, "/p", receipt)
+    pull = next(step for step in before.steps if isinstance(step, PullImage))
+    assert pull.known is None and pull.moved(host) is None
+    after = bootstrap.make_plan(host, wishes, assumed=DOCKER)
+    pull = next(step for step in after.steps if isinstance(step, PullImage))
+    found = pull.moved(host)
+    assert pull.known == "sha256:old" and found and found.check == "image-moved"
 
 
 @pytest.fixture

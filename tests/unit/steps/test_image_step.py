@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from fakes import GIB, FakeHost, answer
 
 from provision.errors import CheckFailed, StepFailed
+from provision.report import Severity
 from provision.steps.image import PullImage
 
 HERE = {"Id": "sha256:1", "RepoDigests": ["a@sha256:2"], "Architecture": "arm64", "Size": 7, "Config": {"User": ""}}
@@ -55,3 +57,23 @@ def test_the_registry_says_so_before_anything_is_pulled() -> None:
     with pytest.raises(StepFailed, match="is for amd64"):
         STEP.apply(host, lambda _: None)
     assert not host.commands
+
+
+@pytest.mark.parametrize("known", [None, "sha256:2"])
+def test_a_tag_that_has_not_moved_is_nothing_to_say(known: str | None) -> None:
+    host = machine(docker_image_inspect=answer(json.dumps(HERE)))
+    assert replace(STEP, known=known).moved(host) is None
+    assert replace(STEP, known=known).moved(machine()) is None
+
+
+def test_a_tag_that_moved_is_told_by_what_was_pulled() -> None:
+    host = machine()
+    host.on_run = lambda _: host.answers.update({"docker image inspect": answer(json.dumps(HERE))})
+    step = replace(STEP, reference="host:5000/a:1", known="sha256:old")
+    (found,) = step.apply(host, lambda _: None).findings
+    assert (found.check, found.severity, found.data) == (
+        "image-moved",
+        Severity.WARNING,
+        {"known": "sha256:old", "now": "sha256:2"},
+    )
+    assert found.fix == ("`--image host:5000/a@sha256:old` stays with that one",)
