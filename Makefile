@@ -51,12 +51,20 @@ bench: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
 
-$(BIN)/sgprov: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+# Every package by its hash, the build backend too; then sgprov itself, for which nothing more is asked of an index.
+LOCKS := lockfiles/own
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+BY_HASH := $(PIP) install --only-binary :all: --require-hashes --requirement
+ITSELF := $(PIP) install --no-index --no-deps --no-build-isolation --editable .
+
+$(BIN)/sgprov: pyproject.toml $(LOCKS)/make.txt | $(BIN)/python
+	$(BY_HASH) $(LOCKS)/make.txt
+	$(ITSELF)
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+$(VENV)/.dev: pyproject.toml $(LOCKS)/dev.txt | $(BIN)/python
+	$(BY_HASH) $(LOCKS)/dev.txt
+	$(ITSELF)
 	@touch $@
 
 # Debian and Ubuntu ship Python without the part that makes environments.

@@ -6,13 +6,16 @@ that this sgprov does not know by hash; which is also what keeps a wheel that un
 
 from __future__ import annotations
 
+from provision import __version__
 from provision.bundle import model
 from provision.bundle.model import Manifest
 from provision.catalog.shipped import folder
 from provision.errors import CheckFailed, UsageError
-from provision.locks import pythons
+from provision.locks import own, pythons
 from provision.locks.lockfile import Lock, available
 from provision.locks.pythons import KnownPython
+
+_NOTHING = "nothing of the bundle was used"
 
 
 def lock_of(manifest: Manifest) -> Lock | None:
@@ -26,6 +29,8 @@ def check(manifest: Manifest) -> None:
     """Raises `CheckFailed` where it holds other files than its lock pins. Another sgprov's lock is not this one's to
     judge: nothing is taken from such a bundle (`require`).
     """
+    if manifest.sgprov == __version__:
+        _check_tool(manifest)
     lock = lock_of(manifest)
     if lock is not None:
         _check_wheels(manifest, lock)
@@ -62,12 +67,22 @@ def python_of(manifest: Manifest) -> KnownPython:
     )
 
 
+def _check_tool(manifest: Manifest) -> None:
+    """sgprov's own wheel cannot be known by what it holds; all that it needs can."""
+    pinned = own.digests()
+    for entry in manifest.files:
+        place, _, name = entry.path.rpartition("/")
+        is_ours = place == model.TOOL and name.endswith(".whl") and not name.startswith("sgprov-")
+        if is_ours and entry.sha256 not in pinned:
+            raise CheckFailed(f"`{entry.path}` of the bundle is not a wheel that sgprov's own lock pins", hint=_NOTHING)
+
+
 def _check_wheels(manifest: Manifest, lock: Lock) -> None:
     wheels = {entry.path: entry.sha256 for entry in manifest.files if entry.path.startswith(f"{model.WHEELS}/")}
     pinned = {digest: pin.name for pin in lock.requirements for digest in pin.sha256}
     for path, digest in wheels.items():
         if digest not in pinned:
-            raise CheckFailed(f"`{path}` of the bundle is not a wheel that `{lock.name}` pins", hint="nothing was used")
+            raise CheckFailed(f"`{path}` of the bundle is not a wheel that `{lock.name}` pins", hint=_NOTHING)
     missing = {pin.name for pin in lock.requirements} - {pinned[digest] for digest in wheels.values()}
     if missing:
         raise CheckFailed(f"the bundle lacks {len(missing)} wheels of `{lock.name}`: {', '.join(sorted(missing)[:3])}")

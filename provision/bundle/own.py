@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
-from packaging.requirements import Requirement
-
 from provision import __version__
-from provision.bundle.sources import TOOL_GLIBC, Machine, Source, of_requirements
+from provision.bundle.sources import TOOL_GLIBC, Machine, Source, of_hashes
 from provision.catalog.shipped import folder
-from provision.errors import StepFailed
 from provision.host import Host
+from provision.locks.own import pinned
 
 PROJECT = "sgprov"
 NAME = f"{PROJECT}-{__version__}-py3-none-any.whl"
@@ -53,15 +50,11 @@ def wheel_digest() -> str:
 
 
 def needed(host: Host, pythons: Sequence[str], arch: str, scratch: Path) -> dict[str, tuple[Source, ...]]:
-    """Python version to the wheels that sgprov needs under it, uv among them."""
-    lines = "".join(f"{requirement}\n" for requirement in _requirements())
-    found = {}
-    for python in pythons:
-        sources = of_requirements(host, lines, Machine(python=python, arch=arch, glibc=TOOL_GLIBC), scratch)
-        if not any(source.name.startswith("uv-") for source in sources):
-            raise StepFailed(f"there is no wheel of uv for Python {python} on {arch}")
-        found[python] = sources
-    return found
+    """Python version to the wheels that sgprov needs under it, uv among them: those of its own lock, by hash."""
+    return {
+        python: of_hashes(host, pinned(python, arch), Machine(python=python, arch=arch, glibc=TOOL_GLIBC), scratch)
+        for python in pythons
+    }
 
 
 def pins(sources: Sequence[Source], own: Path) -> str:
@@ -74,12 +67,6 @@ def pins(sources: Sequence[Source], own: Path) -> str:
 def _pin(file_name: str) -> str:
     name, version = file_name.split("-")[:2]
     return f"{name.replace('_', '-')}=={version}"
-
-
-def _requirements() -> Iterator[str]:
-    for line in metadata.requires(PROJECT) or ():
-        if not re.search(r"\bextra\s*==", line):
-            yield str(Requirement(line))
 
 
 def _members() -> Iterator[tuple[str, bytes]]:

@@ -60,25 +60,23 @@ def of_pins(host: Host, pins: Sequence[Requirement], machine: Machine, scratch: 
     lines = "".join(f"{pin.name}=={pin.version}\n" for pin in indexed)
     offered: dict[str, Source] = {source.sha256: source for source in _compile(host, lines, machine, scratch)}
     missing = [pin for pin in indexed if not any(digest in offered for digest in pin.sha256)]
-    if missing:
-        names = ", ".join(f"{pin.name}=={pin.version}" for pin in missing[:5])
-        raise StepFailed(
-            f"no index has the wheel that was locked of {names}",
-            hint="a mirror may lag behind or hold another file: set another with `UV_DEFAULT_INDEX`",
-        )
+    _require_all(missing)
     found += [next(offered[digest] for digest in pin.sha256 if digest in offered) for pin in indexed]
     return tuple(found)
 
 
-def of_requirements(host: Host, lines: str, machine: Machine, scratch: Path) -> tuple[Source, ...]:
-    """The best wheel of each package that `lines` come to, dependencies included, for that machine."""
+def of_hashes(host: Host, pins: Sequence[Requirement], machine: Machine, scratch: Path) -> tuple[Source, ...]:
+    """The best wheel for that machine among those of each pin. Raises `StepFailed` naming the pins without one."""
     ranks = {tag: rank for rank, tag in enumerate(tags(machine))}
-    best: dict[str, tuple[int, Source]] = {}
-    for source in _compile(host, lines, machine, scratch, dependencies=True):
-        name, _, _, offered = parse_wheel_filename(source.name)
+    known = {digest: pin for pin in pins for digest in pin.sha256}
+    best: dict[Requirement, tuple[int, Source]] = {}
+    for source in _compile(host, "".join(f"{pin.name}=={pin.version}\n" for pin in pins), machine, scratch):
+        pin = known.get(source.sha256)
+        offered = parse_wheel_filename(source.name)[3]
         rank = min((ranks[tag] for tag in offered if tag in ranks), default=None)
-        if rank is not None and (name not in best or rank < best[name][0]):
-            best[name] = (rank, source)
+        if pin and rank is not None and (pin not in best or rank < best[pin][0]):
+            best[pin] = (rank, source)
+    _require_all([pin for pin in pins if pin not in best])
     return tuple(source for _, source in best.values())
 
 
@@ -99,9 +97,16 @@ def tags(machine: Machine) -> tuple[Tag, ...]:
     )
 
 
-def _compile(
-    host: Host, lines: str, machine: Machine, scratch: Path, *, dependencies: bool = False
-) -> Iterable[Source]:
+def _require_all(missing: Sequence[Requirement]) -> None:
+    if missing:
+        names = ", ".join(f"{pin.name}=={pin.version}" for pin in missing[:5])
+        raise StepFailed(
+            f"no index has the wheel that was locked of {names}",
+            hint="a mirror may lag behind or hold another file: set another with `UV_DEFAULT_INDEX`",
+        )
+
+
+def _compile(host: Host, lines: str, machine: Machine, scratch: Path) -> Iterable[Source]:
     """Let uv resolve, and read which files it found. It asks for names and hashes only; nothing is installed."""
     if not lines:
         return ()
@@ -110,7 +115,7 @@ def _compile(
     command = [
         *("pip", "compile", str(asked), "-o", str(answer), "--format", "pylock.toml", "--quiet"),
         *("--python-version", machine.python, "--python-platform", machine.platform, "--only-binary", ":all:"),
-        *("--no-header", "--no-annotate", *(() if dependencies else ("--no-deps",))),
+        *("--no-header", "--no-annotate", "--no-deps"),
     ]
     variables = {**installer.VARIABLES, "UV_PREVIEW_FEATURES": "pylock"}
     try:

@@ -15,6 +15,7 @@ from provision.errors import UsageError
 # `torch==2.9.1 \` or `torch @ https://host/torch-2.4.0%2Bcu121-cp310-cp310-linux_x86_64.whl \`
 _PINNED = re.compile(
     r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?\s*(?:==\s*(?P<version>[^\s;\\]+)|@\s*(?P<url>\S+))"
+    r"(?:\s*;\s*(?P<marker>[^\\\n]+?))?\s*(?:\\|$|\n|--hash)"
 )
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _FILE_NAME = re.compile(r"^(?P<stack>.+)\.cp(?P<major>3)(?P<minor>\d+)\.(?P<arch>x86_64|aarch64)\.txt$")
@@ -22,12 +23,13 @@ _FILE_NAME = re.compile(r"^(?P<stack>.+)\.cp(?P<major>3)(?P<minor>\d+)\.(?P<arch
 
 @dataclass(frozen=True, kw_only=True)
 class Requirement:
-    """One pinned wheel. `url` is set where it is not on the index."""
+    """One pinned wheel. `url` is set where it is not on the index, `marker` where it is not for every Python."""
 
     name: str
     version: str
     sha256: tuple[str, ...]
     url: str | None = None
+    marker: str | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def parse(text: str) -> tuple[Requirement, ...]:
             )
         url = matched["url"]
         version = matched["version"] or _version_of(url)
-        found.append(Requirement(name=str(canonicalize_name(matched["name"])), version=version, sha256=hashes, url=url))
+        name = str(canonicalize_name(matched["name"]))
+        found.append(Requirement(name=name, version=version, sha256=hashes, url=url, marker=matched["marker"]))
     return tuple(found)
 
 

@@ -263,6 +263,15 @@ def test_a_wheel_that_nobody_pinned(tmp_path: Path, content: bytes) -> None:
     assert not (tmp_path / "prefix").exists()
 
 
+@pytest.mark.tried("hostile bundle", "a wheel for sgprov itself that its own lock does not pin: another's, or a bomb")
+@pytest.mark.parametrize("content", [EVIL, bomb()], ids=["another", "bomb"])
+def test_a_tool_that_nobody_pinned(tmp_path: Path, content: bytes) -> None:
+    files = {"tool/click-8.5.1-py3-none-any.whl": content}
+    path = render(tmp_path / "evil.tar", model.render(of_lock(files, target=None)), plain(files))
+    with pytest.raises(CheckFailed, match="own lock"):
+        use.verify(path)
+
+
 @pytest.mark.tried("hostile bundle", "a lock of its own, which pins what the bundle likes")
 def test_a_lock_of_its_own(tmp_path: Path) -> None:
     files = {"wheels/evil-1.0-py3-none-any.whl": EVIL}

@@ -129,6 +129,7 @@ def make(root: Path) -> Small:
     locks.mkdir()
     (locks / "sizes.yml").write_text("{}\n")
     shutil.copyfile(ROOT / "lockfiles" / "pythons.yml", locks / "pythons.yml")
+    shutil.copytree(ROOT / "lockfiles" / "own", locks / "own")
     pins: dict[str, str] = {}
     for lock in (ROOT / "lockfiles").glob("*.txt"):
         stack = lock.name.split(".cp3")[0].replace(".", "_").replace("-", "_")

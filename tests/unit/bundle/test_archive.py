@@ -34,7 +34,7 @@ def entry(path: str, content: bytes) -> Entry:
 def manifest(files: dict[str, bytes] = FILES, *, arch: str = "x86_64") -> Manifest:
     return Manifest(
         schema=model.SCHEMA,
-        sgprov="0.1.0",
+        sgprov="0.0.9",
         arch=arch,
         pythons=("3.11",),
         files=tuple(entry(path, content) for path, content in files.items()),
