@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from provision import documents, trust
 from provision.errors import NotPermitted, UntrustedPath, UsageError
 from provision.options import OPTION, VARIABLE_PREFIX
 from provision.report import Finding, Severity, notice
+from provision.secrets import know
 
 # Names whose values are secrets: they reach a child only where a step passes them by name.
 SECRET_VARIABLES = (
@@ -28,6 +31,9 @@ LEAKING_VARIABLES = (
     *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__"),
     "PYTHONDONTWRITEBYTECODE",
 )
+# Variables whose values are credentials, whoever they are for; and the login in an address.
+_SECRET_NAME = re.compile(r"(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE)
+_LOGIN = re.compile(r"://([^\s/?#@]+(?:@[^\s/?#@]+)*)@")
 CONFIG_FILE = "sgprov.yml"
 _LIMIT_BYTES = 256 * 1024
 # `SGPROV_*` variables that are no wishes.
@@ -73,6 +79,15 @@ def process_environment() -> dict[str, str]:
 def secret(name: str) -> str | None:
     """The value of one secret variable, for the step that hands it on by name; never store or print it."""
     return os.environ.get(name) or None
+
+
+def know_secrets() -> None:
+    """Have the credentials in this process's environment masked by their values: those of indexes and proxies, too."""
+    for name, value in os.environ.items():
+        if name == WHEELS_VARIABLE or "://" in value:
+            know(*(unquote(word) for login in _LOGIN.findall(value) for word in login.split(":", 1)[-1:]))
+        elif name in SECRET_VARIABLES or (_SECRET_NAME.search(name) and not value.startswith(("/", "~", "."))):
+            know(value)
 
 
 @contextmanager

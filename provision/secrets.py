@@ -1,16 +1,24 @@
 """Take every credential out of a text before it is shown, logged or stored.
 
 Logs of engines, container runtimes and package managers repeat what they were started with. What is masked is
-decided twice: by the shape of the value (a key of a known issuer, wherever it stands) and by the name it is given
-to (`HF_TOKEN=...`, `"password": "..."`, `--api-key ...`). All quantifiers are bounded, so that a hostile line cannot
-make masking slow.
+decided three times: by the value (one that this run was given or has read, in whatever form it is written), by the
+shape of the value (a key of a known issuer, wherever it stands) and by the name it is given to (`HF_TOKEN=...`,
+`"password": "..."`, `--api-key ...`). All quantifiers are bounded, so that a hostile line cannot make masking slow.
 """
 
 from __future__ import annotations
 
+import base64
 import re
+from functools import lru_cache
 
 MASK = "***"
+
+# Shorter ones are words, and stand everywhere.
+_LEAST_KNOWN, _MOST_KNOWN = 6, 4096
+# So much of a value is still the value: half of it, but not fewer signs than nobody would guess.
+_LEAST_PART = 10
+_LEAST_BASE64 = 8
 
 # Values that are credentials by their shape alone, whatever they are called.
 _SHAPES = (
@@ -99,8 +107,62 @@ _ENVIRONMENT_NAME = re.compile(r"[A-Z][A-Z0-9_]*$")
 _LEAST_TOKEN = 8
 
 
+# The credentials of this run.
+_known: set[str] = set()
+
+
+def know(*values: str | None) -> None:
+    """Mask these values from now on: whole or the half of them, also as an address, JSON, base64 or hex has them."""
+    _known.update(value for value in values if value and _LEAST_KNOWN <= len(value) <= _MOST_KNOWN)
+
+
+@lru_cache(maxsize=1)
+def _pattern(values: frozenset[str]) -> re.Pattern[str]:
+    # The longest first: one may be the beginning of another.
+    return re.compile("|".join(form for value in sorted(values, key=len, reverse=True) for form in _forms(value)))
+
+
+def _forms(value: str) -> list[str]:
+    """Patterns of what a value may look like."""
+    signs = [_sign(sign) for sign in value]
+    part = max(_LEAST_PART, len(signs) // 2)
+    if len(signs) <= part:
+        found = ["".join(signs)]
+    else:
+        # What begins with its first half, as far as it goes on; and its last half alone.
+        rest = "|".join(sorted({_sign(sign) for sign in value}))
+        found = ["".join(signs[:part]) + f"(?:{rest}){{0,{len(signs) - part}}}", "".join(signs[-part:])]
+    return [*found, *_encoded(value), f"(?i:{value.encode().hex()})"]
+
+
+def _sign(sign: str) -> str:
+    """One sign as it is, or as an address, JSON, Python or HTML writes it."""
+    number, plain = ord(sign), re.escape(sign)
+    escaped = {"".join(f"%{byte:02x}" for byte in sign.encode())}
+    escaped |= {rf"\\u{number:04x}", rf"\\x{number:02x}", f"&#{number};", f"&#x{number:x};"}
+    if sign in "\"'\\/":
+        escaped.add(rf"\\{re.escape(sign)}")
+    if sign == " ":
+        escaped.add(r"\+")
+    return f"(?:{plain}|(?i:{'|'.join(sorted(escaped))}))"
+
+
+def _encoded(value: str) -> list[str]:
+    """What base64 makes of it, of both alphabets, wherever it stands in what was encoded (`user:password`)."""
+    raw, found = value.encode(), []
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + raw).decode().rstrip("=")
+        # Signs that what stands before or behind has a part in are left out.
+        inner = text[(before * 8 + 5) // 6 : (before + len(raw)) * 8 // 6]
+        if len(inner) >= _LEAST_BASE64:
+            found.append(re.escape(inner).replace(r"\+", "[-+]").replace("/", "[/_]"))
+    return found
+
+
 def mask(text: str) -> str:
     """The text with every credential replaced; masking twice changes nothing more."""
+    if _known:
+        text = _pattern(frozenset(_known)).sub(MASK, text)
     text = _PRIVATE_KEY.sub(MASK, text)
     text = _URL_LOGIN.sub(f"{MASK}@", text)
     text = _SCHEME.sub(rf"\1\2{MASK}", text)

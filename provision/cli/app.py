@@ -10,7 +10,7 @@ from types import FrameType
 
 import click
 
-from provision import __version__, errors
+from provision import __version__, config, errors
 from provision.catalog.load import nearest
 from provision.cli import render
 from provision.cli.output import Shown
@@ -91,6 +91,7 @@ def run(arguments: Sequence[str]) -> int:
     umask = os.umask(_UMASK)
     notices: list[Finding] = []
     try:
+        config.know_secrets()
         with noticing(lambda finding: _heard(finding, notices)):
             return _answer(arguments, notices, as_json=as_json)
     except errors.ProvisionError as error:

@@ -122,7 +122,8 @@ def _show(report: Report, plan: Plan, screen: Console, *, stopped: bool, place: 
         return
     name = bootstrapping.name_of(plan)
     if stopped:
-        screen.print(f"verified, and stopped again: [bold]sgprov serve start {name}{place}[/] brings it back")
+        command = f"sgprov serve start {name}{place}"
+        render.line(screen, "verified, and stopped again: ", (command, "bold"), " brings it back")
         endpoint.show_key(screen, plan)
         return
     endpoint.show(screen, report, plan, name=name, place=place)

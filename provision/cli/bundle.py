@@ -103,7 +103,7 @@ def tool(arch: str | None, output: str, *, as_json: bool) -> Shown:
     return Shown(
         command="bundle",
         data={"paths": [str(path)], "arch": arch, "bytes": path.stat().st_size},
-        text=lambda screen: screen.print(f"{path}: sgprov alone, for {arch}", markup=False),
+        text=lambda screen: screen.print(f"{path}: sgprov alone, for {arch}"),
         changed=made,
     )
 
@@ -118,7 +118,7 @@ def verify(path: str, *, as_json: bool) -> Shown:
     return Shown(
         command="bundle",
         data={**_data(found.manifest), "digest": found.digest, "known": known.lock_of(found.manifest) is not None},
-        text=lambda screen: screen.print(f"{_sentence(found.manifest)}\n{_verified(found.manifest)}", markup=False),
+        text=lambda screen: screen.print(f"{_sentence(found.manifest)}\n{_verified(found.manifest)}"),
     )
 
 
@@ -137,7 +137,7 @@ def join(part: str, output: str | None, *, as_json: bool) -> Shown:
     return Shown(
         command="bundle",
         data={**_data(manifest), "paths": [str(base)], "bytes": base.stat().st_size},
-        text=lambda screen: screen.print(f"{base}: {_sentence(manifest)}", markup=False),
+        text=lambda screen: screen.print(f"{base}: {_sentence(manifest)}"),
         changed=True,
     )
 
@@ -172,13 +172,13 @@ def _verified(manifest: Manifest) -> str:
 
 def _show_made(made: create.Created, screen: Console) -> None:
     for path in made.paths:
-        screen.print(f"{path}  {path.stat().st_size / _GB:.2f} GB", markup=False)
+        screen.print(f"{path}  {path.stat().st_size / _GB:.2f} GB")
     render.line(screen, _sentence(made.manifest))
     first = made.paths[0].name
     one = first if len(made.paths) == 1 else f"{first.rpartition('.part')[0]}"
     unpack = f"tar -xf {one}" if len(made.paths) == 1 else f"cat {one}.part* | tar -x"
-    screen.print(f"on the machine: {unpack} && sh sgprov-bundle/install.sh", markup=False)
-    screen.print(f"or, where sgprov is: sgprov bootstrap --bundle {first}", markup=False)
+    screen.print(f"on the machine: {unpack} && sh sgprov-bundle/install.sh")
+    screen.print(f"or, where sgprov is: sgprov bootstrap --bundle {first}")
 
 
 def _bytes(size: str | None) -> int | None:

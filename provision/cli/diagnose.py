@@ -12,7 +12,7 @@ import click
 
 from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
-from provision.cli import common
+from provision.cli import common, render
 from provision.cli.output import Shown
 from provision.errors import UsageError
 from provision.locks.lockfile import available, pins_of
@@ -76,18 +76,18 @@ def _show(found: Diagnosis, screen: Console) -> None:
     for one in found.findings:
         _show_one(one, screen)
     if found.harmless:
-        screen.print("[bold]harmless[/]")
+        render.line(screen, ("harmless", "bold"))
         for one in found.harmless:
-            screen.print(f"  · {one.signature.cause}", markup=False)
-            screen.print(f"      {one.lines[0].number}: {one.lines[0].text}", markup=False, style="dim")
+            screen.print(f"  · {one.signature.cause}")
+            screen.print(f"      {one.lines[0].number}: {one.lines[0].text}", style="dim")
 
 
 def _show_one(one: Found, screen: Console) -> None:
     row = one.signature
     sign, style = _SIGNS.get(row.severity, ("·", "cyan"))
-    screen.print(f"[{style}]{sign}[/] [bold]{row.id}[/] ({row.category}, confidence {row.confidence})")
-    screen.print(f"  {row.cause}", markup=False)
+    render.line(screen, (sign, style), " ", (row.id, "bold"), f" ({row.category}, confidence {row.confidence})")
+    screen.print(f"  {row.cause}")
     for line in one.lines[:3]:
-        screen.print(f"    {line.number}: {line.text}", markup=False, style="dim")
+        screen.print(f"    {line.number}: {line.text}", style="dim")
     for fix in row.remedy:
-        screen.print(f"  → {fix}", markup=False, style="cyan")
+        screen.print(f"  → {fix}", style="cyan")

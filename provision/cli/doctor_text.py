@@ -11,7 +11,6 @@ from provision.checks.base import Check, Context
 from provision.checks.run import CheckResult, Outcome, Verdict
 from provision.cli import render
 from provision.report import Finding, Severity
-from provision.secrets import mask
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +40,7 @@ def show(
     for family, group in groupby(shown, key=lambda result: result.check.family):
         rows = [row for result in group for row in _rows(result, verbose=verbose)]
         if rows:
-            screen.print(f"[bold]{family}[/]")
+            render.line(screen, (family, "bold"))
         for sign, name, text, fixes in rows:
             _show_row(sign, name, text, fixes, screen)
     counted = Counter(result.outcome for result in results)
@@ -58,14 +57,14 @@ def show(
         screen.print()
     render.line(screen, (f"{len(results)} checks in {seconds:.2f} s: {', '.join(parts)}", "dim"))
     render.line(screen, (verdict, _VERDICTS[verdict]), f": {_meaning(context, verdict)}")
-    render.line(screen, ("next", "bold"), ": ", (mask(following), "cyan"))
+    render.line(screen, ("next", "bold"), ": ", (following, "cyan"))
 
 
 def show_list(checks: Sequence[Check], screen: Console) -> None:
     """A table of ids and titles, by family."""
     width = max((len(one.id) for one in checks), default=0)
     for family, group in groupby(checks, key=lambda one: one.family):
-        screen.print(f"[bold]{family}[/]")
+        render.line(screen, (family, "bold"))
         for one in group:
             render.line(screen, "  ", (f"{one.id:<{width}}", "cyan"), f"  {one.title}", indent=width + 4)
 
@@ -93,7 +92,7 @@ def _rows(result: CheckResult, *, verbose: bool) -> Iterator[tuple[str, str, str
 
 
 def _text(finding: Finding) -> str:
-    return mask(finding.text) + (" (ignored)" if finding.data.get("ignored") else "")
+    return finding.text + (" (ignored)" if finding.data.get("ignored") else "")
 
 
 def _show_row(sign: str, name: str, text: str, fixes: tuple[str, ...], screen: Console) -> None:
@@ -101,7 +100,7 @@ def _show_row(sign: str, name: str, text: str, fixes: tuple[str, ...], screen: C
     told = "\n    ".join(text.splitlines())
     render.line(screen, "  ", (mark, style), " ", (name, "bold"), f"  {told}")
     for fix in fixes:
-        render.line(screen, (f"    → {mask(fix)}", "cyan"), indent=6)
+        render.line(screen, (f"    → {fix}", "cyan"), indent=6)
 
 
 def _meaning(context: Context, verdict: Verdict) -> str:

@@ -7,6 +7,7 @@ import shlex
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from provision.cli import render
 from provision.plan import Plan
 from provision.report import Report
 from provision.serving import keys
@@ -19,15 +20,15 @@ def show(screen: Console, report: Report, plan: Plan, *, name: str, place: str) 
     """The endpoint of a report, and commands that can be run as they stand."""
     endpoint, key_file = report.data["endpoint"], plan.launch.key_file
     screen.print()
-    screen.print(f"[bold green]serving[/] at [bold]{endpoint}[/]", markup=True)
+    render.line(screen, ("serving", "bold green"), " at ", (endpoint, "bold"))
     show_key(screen, plan)
     names = report.data.get("smoke", {}).get("smoke-models", {}).get("models") or ["default"]
     body = json.dumps({"model": names[0], "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16})
     login = f"--header @{shlex.quote(_header_of(key_file))} " if key_file else ""
     kind = "--header 'Content-Type: application/json'"
-    screen.print(f"  curl {endpoint}/chat/completions {login}{kind} --data {shlex.quote(body)}", markup=False)
+    screen.print(f"  curl {endpoint}/chat/completions {login}{kind} --data {shlex.quote(body)}")
     for command in ("smoke", "serve status", "serve logs", "serve stop"):
-        screen.print(f"  sgprov {command} {name}{place}", markup=False)
+        screen.print(f"  sgprov {command} {name}{place}")
 
 
 def show_key(screen: Console, plan: Plan) -> None:
@@ -36,9 +37,9 @@ def show_key(screen: Console, plan: Plan) -> None:
     if key_file is None:
         return
     if plan.made_key and screen.is_terminal:
-        screen.print(f"  key {plan.made_key} (shown this once; kept in {key_file})", markup=False)
+        render.show_secret(screen, "  key ", plan.made_key, f" (shown this once; kept in {key_file})")
     else:
-        screen.print(f"  its key is in {key_file}, which only you can read", markup=False)
+        screen.print(f"  its key is in {key_file}, which only you can read")
 
 
 def _header_of(key_file: str) -> str:

@@ -68,7 +68,7 @@ def verify(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
         render.line(screen, text)
         render.show_report(report, screen)
         if result.ok:
-            screen.print("[green]every file is as its wheel recorded it[/]")
+            render.line(screen, ("every file is as its wheel recorded it", "green"))
 
     return Shown(
         command="environments",
@@ -114,7 +114,7 @@ def repair(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
     done = f"{len(packages) or 'all'} packages were fetched anew: {', '.join(packages)}".rstrip(": ")
 
     def show(screen: Console) -> None:
-        screen.print("every file is as its wheel recorded it: nothing to do" if before.ok else done, markup=False)
+        screen.print("every file is as its wheel recorded it: nothing to do" if before.ok else done)
         render.show_report(report, screen)
 
     return Shown(
@@ -147,9 +147,9 @@ def rollback(prefix: str | None, *, as_json: bool) -> Shown:
     restart = [f"sgprov serve restart {name} --prefix {place}" for name in relaunch.followers(host, place)]
 
     def show(screen: Console) -> None:
-        screen.print(f"`{path}` is in use", markup=False)
+        screen.print(f"`{path}` is in use")
         for command in restart:
-            screen.print(f"  `{command}` serves from it", markup=False, soft_wrap=True)
+            screen.print(f"  `{command}` serves from it", soft_wrap=True)
 
     return Shown(
         command="environments",
@@ -179,7 +179,7 @@ def clear(prefix: str | None, keep: int, *, dry_run: bool, as_json: bool) -> Sho
     return Shown(
         command="environments",
         data={"prefix": place, "removed": list(removed), "dry_run": dry_run},
-        text=lambda screen: screen.print(f"{verb} {', '.join(removed) or 'nothing'}", markup=False),
+        text=lambda screen: screen.print(f"{verb} {', '.join(removed) or 'nothing'}"),
         changed=bool(removed),
     )
 

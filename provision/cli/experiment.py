@@ -91,7 +91,7 @@ def switcheroo(one: str, other: str, timeout_s: float, *, insecure: bool, as_jso
 
     def show(screen: Console) -> None:
         for answer in answers:
-            screen.print(f"{answer.url}  {answer.model or '?'}  ({answer.seconds:.2f} s)", markup=False, style="bold")
+            screen.print(f"{answer.url}  {answer.model or '?'}  ({answer.seconds:.2f} s)", style="bold")
             render.line(screen, f"    {answer.text or answer.problem}")
         render.show_report(report, screen)
 

@@ -76,7 +76,7 @@ class _Table(Watcher):
         self._hosts = hosts
 
     def say(self, text: str) -> None:
-        self._screen.print(text, markup=False)
+        self._screen.print(text)
 
     def draw(self) -> Table | str:
         return _table(self._hosts, self._screen.width) if self._hosts else ""
@@ -88,7 +88,7 @@ def show(report: FleetReport, screen: Console) -> None:
     whole = not screen.is_terminal
 
     def tell(text: str, style: str | None = None) -> None:
-        screen.print(text, markup=False, style=style, soft_wrap=whole)
+        screen.print(text, style=style, soft_wrap=whole)
 
     screen.print(_table(report.hosts, screen.width if screen.is_terminal else _NO_TERMINAL))
     bad = [host for host in report.hosts if host.state in {State.FAILED, State.UNREACHABLE} and host.finding]
@@ -140,8 +140,8 @@ def data(report: FleetReport) -> dict[str, Any]:
 
 def _table(hosts: Sequence[HostState], width: int) -> Table:
     """A line a host, as wide as the screen: what is cut short is told in full below the table once all is over."""
-    from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     order = {State.FAILED: 0, State.UNREACHABLE: 1, State.WORKING: 2}
     shown = hosts if len(hosts) <= _MOST_ROWS else sorted(hosts, key=lambda host: order.get(host.state, 9))
@@ -159,8 +159,8 @@ def _table(hosts: Sequence[HostState], width: int) -> Table:
             name, no_wrap=True, overflow="ellipsis", width=fixed, ratio=None if fixed else 1, justify=justify
         )
     for host, row in zip(shown, rows, strict=True):
-        cells = {name: escape(row[name]) for name in names}
-        cells["state"] = f"[{_STYLES[host.state]}]{row['state']}[/]"
+        cells: dict[str, str | Text] = {name: row[name] for name in names}
+        cells["state"] = Text(row["state"], style=_STYLES[host.state])
         table.add_row(*cells.values())
     if len(hosts) > _MOST_ROWS:
         table.add_row(f"and {len(hosts) - _MOST_ROWS} more", *("" for _ in names[1:]))

@@ -67,9 +67,7 @@ def init(target: str | None, prefix: str | None, path: str, *, force: bool, as_j
             "alternatives": [one.name for one in others],
             "next": following,
         },
-        text=lambda screen: screen.print(
-            f"`{path}` is written for target `{decision.target.name}`\nnext: {following}", markup=False
-        ),
+        text=lambda screen: screen.print(f"`{path}` is written for target `{decision.target.name}`\nnext: {following}"),
         changed=True,
     )
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from provision.cli import render
+from provision.output import readable
 from provision.plan import Plan
 from provision.report import Status, StepResult
 from provision.runner import Named, Watcher
-from provision.secrets import mask
 from provision.serving.phases import Phase
 from provision.steps import Progress
 
@@ -81,14 +81,12 @@ class _Plain:
         if not progress.milestone and now - self._last_time < _PLAIN_EVERY_S:
             return
         self._last_time = now
-        render.print_line(f"{step.id}: {mask(progress.text)}{_amount(progress)}", error=self._error)
+        render.print_line(f"{step.id}: {progress.text}{_amount(progress)}", error=self._error)
 
     def ended(self, step: Named, result: StepResult) -> None:
         took = f" ({result.seconds:.1f} s)" if result.status is Status.DONE else ""
         if result.status is not Status.NOT_REACHED:
-            render.print_line(
-                f"{step.id}: {render.label(result.status)}: {mask(_came(result))}{took}", error=self._error
-            )
+            render.print_line(f"{step.id}: {render.label(result.status)}: {_came(result)}{took}", error=self._error)
 
 
 class _Terminal:
@@ -102,9 +100,9 @@ class _Terminal:
 
         self._screen = screen
         self.bars = Bars(
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[amount]}"),
+            TextColumn("{task.fields[amount]}", markup=False),
             TimeElapsedColumn(),
             console=self._screen,
             transient=True,
@@ -121,10 +119,10 @@ class _Terminal:
 
     def progress(self, step: Named, progress: Progress) -> None:
         if progress.stays:
-            render.line(self._screen, ("·", "cyan"), f" {step.id:<14}", mask(progress.text))
+            render.line(self._screen, ("·", "cyan"), f" {step.id:<14}", progress.text)
         self.bars.update(
             self._task,
-            description=f"{step.id}: {mask(progress.text)}",
+            description=readable(f"{step.id}: {progress.text}"),
             completed=progress.done or 0,
             total=progress.total,
             amount=_amount(progress).strip(" ()"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import sys
 import traceback
@@ -11,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from provision import errors
+from provision.output import json_text, readable, sayable
 from provision.report import Finding, Report, Severity, Status
-from provision.secrets import mask
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,9 +43,9 @@ def console(*, error: bool = False) -> Console:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    from rich.console import Console  # noqa: PLC0415  # 60 ms that JSON does not pay
+    from provision.cli.screen import Screen  # noqa: PLC0415  # 60 ms that JSON does not pay
 
-    return Console(stderr=error, highlight=False, soft_wrap=True, emoji=False)
+    return Screen(error=error)
 
 
 def show(shown: Shown, *, as_json: bool, notices: Sequence[Finding] = ()) -> None:
@@ -63,50 +62,12 @@ def show(shown: Shown, *, as_json: bool, notices: Sequence[Finding] = ()) -> Non
 
 def print_json(value: dict[str, Any]) -> None:
     """One object on stdout, with every credential in it masked."""
-    text = json.dumps(masked(value), indent=2, ensure_ascii=False)
-    # What a terminal's or a pipe's encoding cannot say is escaped rather than fatal.
-    print(text if _can_say(text) else json.dumps(masked(value), indent=2), flush=True)
-
-
-def masked(value: Any) -> Any:
-    """Plain data with every credential masked, also where flag and value are neighbours in a list of arguments."""
-    if isinstance(value, str):
-        return mask(value)
-    if isinstance(value, dict):
-        return {key: _masked_under(key, one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return masked_arguments([masked(one) for one in value])
-    return value
-
-
-def _masked_under(key: str, value: Any) -> Any:
-    """A variable's value is a credential by the variable's name."""
-    if isinstance(value, str) and key.isupper():
-        return mask(f"{key}={value}").removeprefix(f"{key}=")
-    return masked(value)
-
-
-def masked_arguments(arguments: list[Any]) -> list[Any]:
-    """`--api-key` followed by its value: the value is a credential whatever its shape."""
-    found = list(arguments)
-    for index in range(1, len(found)):
-        flag, text = found[index - 1], found[index]
-        if isinstance(flag, str) and isinstance(text, str) and flag.startswith("--"):
-            found[index] = mask(f"{flag} {text}").removeprefix(f"{flag} ")
-    return found
-
-
-def _can_say(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
+    print(json_text(value, sys.stdout.encoding or "utf-8"), flush=True)
 
 
 def show_error(error: ProvisionError, *, command: str, as_json: bool, notices: Sequence[Finding] = ()) -> None:
     """`error: …` and `hint: …` for people; the same as an object, on stdout, for programs."""
-    text, hint = mask(str(error)), mask(error.hint) if error.hint else None
+    text, hint = str(error), error.hint
     if as_json:
         findings = [_plain(finding) for finding in (*notices, *error.findings)]
         _print_json_error(command, _told(error.code, error.exit_status, text, hint), findings)
@@ -133,8 +94,8 @@ def show_interrupted(*, command: str, as_json: bool) -> None:
 
 def show_bug(error: Exception, *, command: str, as_json: bool) -> None:
     """A traceback on stderr, which only a bug of ours shows; and what it comes to, in the form that was asked for."""
-    print(mask("".join(traceback.format_exception(error))), file=sys.stderr)
-    text = f"{type(error).__name__}: {mask(str(error))}"
+    print_line("".join(traceback.format_exception(error)), error=True)
+    text = f"{type(error).__name__}: {error}"
     hint = "this is a bug of sgprov: report it with the lines above and `sgprov facts --capture DIR`"
     if as_json:
         _print_json_error(command, _told(errors.ProvisionError.code, errors.ProvisionError.exit_status, text, hint))
@@ -166,7 +127,7 @@ def show_report(report: Report, screen: Console, *, steps: bool = True) -> None:
     _show_findings(report.findings, screen)
     for step in report.steps:
         if step.status is Status.FAILED:
-            _show_failure(mask(step.error or "the step did not succeed"), mask(step.hint or ""), screen)
+            _show_failure(step.error or "the step did not succeed", step.hint, screen)
 
 
 def _show_findings(findings: Sequence[Finding], screen: Console) -> None:
@@ -174,9 +135,9 @@ def _show_findings(findings: Sequence[Finding], screen: Console) -> None:
     for finding in sorted(findings, key=lambda finding: order.index(finding.severity)):
         sign, style = _SEVERITY[finding.severity]
         took = f" ({finding.seconds:.2f} s)" if finding.seconds is not None else ""
-        line(screen, (sign, style), " ", (finding.check, "bold"), "  ", mask(finding.text), took)
+        line(screen, (sign, style), " ", (finding.check, "bold"), "  ", finding.text, took)
         for fix in finding.fix:
-            line(screen, (f"    → {mask(fix)}", "cyan"), indent=6)
+            line(screen, (f"    → {fix}", "cyan"), indent=6)
 
 
 def _show_failure(text: str, hint: str | None, screen: Console) -> None:
@@ -192,7 +153,7 @@ def show_step(
     sign, style = _STATUS[status]
     said = told or label(status)
     took = f"  {seconds:.1f} s" if seconds >= 0.1 else ""  # noqa: PLR2004  # below that nobody waited
-    line(screen, (sign, style), f" {name:<14}", (f"{said:<14}{mask(note)}{took}", "dim" if style == "dim" else ""))
+    line(screen, (sign, style), f" {name:<14}", (f"{said:<14}{note}{took}", "dim" if style == "dim" else ""))
 
 
 def line(screen: Console, *parts: str | tuple[str, str], indent: int = 4) -> None:
@@ -204,7 +165,15 @@ def line(screen: Console, *parts: str | tuple[str, str], indent: int = 4) -> Non
 
     from provision.cli.folding import folded  # noqa: PLC0415  # JSON does not pay for it
 
-    screen.print(Text("\n").join(folded(Text.assemble(*parts), screen, indent=indent)))
+    clean = [readable(part) if isinstance(part, str) else (readable(part[0]), part[1]) for part in parts]
+    screen.print(Text("\n").join(folded(Text.assemble(*clean), screen, indent=indent)))
+
+
+def show_secret(screen: Console, before: str, secret: str, behind: str) -> None:
+    """A line with a secret that is shown this once, to whoever asked for it to be made."""
+    from rich.text import Text  # noqa: PLC0415  # as above
+
+    screen.print(Text.assemble(before, secret, behind))
 
 
 def label(status: Status) -> str:
@@ -214,7 +183,8 @@ def label(status: Status) -> str:
 
 def print_line(text: str, *, error: bool = False) -> None:
     """A plain line, for what is not a terminal; flushed, because someone is following."""
-    print(text, file=sys.stderr if error else sys.stdout, flush=True)
+    stream = sys.stderr if error else sys.stdout
+    print(sayable(readable(text), stream.encoding or "utf-8"), file=stream, flush=True)
 
 
 def forget_output() -> None:

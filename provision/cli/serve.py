@@ -15,8 +15,7 @@ from provision.errors import ServingFailed, StepFailed, UsageError
 from provision.host import HostView
 from provision.host.local import LocalHost
 from provision.remembered import prefixes
-from provision.secrets import mask
-from provision.serving import contained, log, record, relaunch, server, supervisor
+from provision.serving import contained, keys, log, record, relaunch, server, supervisor
 from provision.serving.failed_launch import diagnosed
 from provision.serving.status import Status, status
 
@@ -162,7 +161,7 @@ def stop(name: str | None, prefix: str | None, *, everyone: bool, as_json: bool)
     return Shown(
         command="serve",
         data={"stopped": stopped},
-        text=lambda screen: screen.print(text, markup=False),
+        text=lambda screen: screen.print(text),
         changed=bool(stopped),
     )
 
@@ -211,16 +210,18 @@ def logs(
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
     _, known = find_one(host, wishes)
     known = contained.adopt(host, known)
+    # Read, so that it is masked wherever the log has it.
+    keys.of(host, known.directory)
     if as_json:
         return _log_data(known, lines=lines, explain=explain)
     if explain:
         telemetry.show(log.Tail(known.log).remaining(), log.follow(known.log) if follow else ())
         return 0
     for line in _last(known, lines):
-        render.print_line(mask(line))
+        render.print_line(line)
     if follow:
         for line in log.follow(known.log):
-            render.print_line(mask(line))
+            render.print_line(line)
     return 0
 
 
@@ -229,7 +230,7 @@ def _log_data(known: record.Server, *, lines: int, explain: bool) -> Shown:
     if explain:
         data["telemetry"] = telemetry.fold(log.Tail(known.log).remaining()).to_builtins()
     else:
-        data["lines"] = [mask(line) for line in _last(known, lines)]
+        data["lines"] = list(_last(known, lines))
     return Shown(command="serve", data=data, text=lambda _: None)
 
 
@@ -300,11 +301,9 @@ def _row(one: Status) -> dict[str, Any]:
 
 def _show(found: list[Status], screen: Console, otherwise: str = "") -> None:
     if not found:
-        screen.print(otherwise, markup=False)
+        screen.print(otherwise)
     for one in found:
         style = _STYLE.get(one.health, "red")
         render.line(screen, (f"{one.name:<18}", "bold"), " ", (f"{one.health:<10}", style), " ", one.text)
         up = f"up {one.up_s:.0f} s, {len(one.pids)} processes, " if one.up_s is not None else ""
-        screen.print(
-            f"    {one.server.stack or one.server.engine}, {up}log {one.server.log}", style="dim", markup=False
-        )
+        screen.print(f"    {one.server.stack or one.server.engine}, {up}log {one.server.log}", style="dim")

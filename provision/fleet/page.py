@@ -7,7 +7,7 @@ from html import escape
 
 from provision.fleet.grouping import drift, sentence
 from provision.fleet.model import FleetReport, HostState, State
-from provision.secrets import mask
+from provision.output import readable
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222;background:#fff}
@@ -20,13 +20,13 @@ summary{color:#666;cursor:pointer}
 
 
 def render(report: FleetReport) -> str:
-    """One page; every text of a host is masked and escaped."""
+    """One page; every text of a host goes through `_cell`."""
     title = f"sgprov fleet {report.command}"
     rows = "".join(_row(host) for host in report.hosts)
     return (
-        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{escape(title)}</h1><p>{escape(summary(report))}</p>"
-        + (f"<p>{escape(text)}</p>" if (text := sentence(report.groups)) else "")
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>{_cell(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{_cell(title)}</h1><p>{_cell(summary(report))}</p>"
+        + (f"<p>{_cell(text)}</p>" if (text := sentence(report.groups)) else "")
         + "<table><thead><tr><th>host<th>state<th>GPU<th>step<th>time<th>finding</tr></thead>"
         f"<tbody>{rows}</tbody></table>{_drift(report)}</html>\n"
     )
@@ -42,12 +42,12 @@ def summary(report: FleetReport) -> str:
 def finding(host: HostState) -> str:
     """What a host has to say, in a line: its failure, its worst finding, or where it serves."""
     if host.finding:
-        return mask(host.finding)
+        return host.finding
     worst = [one for one in host.report.get("findings", ()) if one.get("severity") in {"error", "warning"}]
     worst.sort(key=lambda one: one.get("severity") != "error")
     if worst:
         more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
-        return mask(f"{worst[0]['check']}: {worst[0]['text']}{more}")
+        return f"{worst[0]['check']}: {worst[0]['text']}{more}"
     if "servers" in host.report:
         servers = [f"{one['name']} {one['health']} at {one['url']}" for one in host.report["servers"]]
         return "; ".join(servers) or "no server"
@@ -61,20 +61,25 @@ def finding(host: HostState) -> str:
 
 def _row(host: HostState) -> str:
     cells: Iterable[str] = (
-        f'<td class="whole">{escape(host.name)}',
+        f'<td class="whole">{_cell(host.name)}',
         f'<td class="whole {host.state.value}">{host.state.value}',
-        f"<td>{escape(host.gpu)}",
-        f"<td>{escape('' if host.state is State.OK else host.step)}",
+        f"<td>{_cell(host.gpu)}",
+        f"<td>{_cell('' if host.state is State.OK else host.step)}",
         f'<td class="whole number">{host.seconds:.1f} s',
         f"<td>{_told(finding(host))}",
     )
     return f"<tr>{''.join(cells)}</tr>"
 
 
+def _cell(text: str) -> str:
+    """A text as data of the page: nothing in it is a tag, is invisible, or is a credential."""
+    return escape(readable(text))
+
+
 def _told(text: str) -> str:
     """A long text is folded behind its first line."""
     first, _, rest = text.partition("\n")
-    return escape(first) + (f"<details><summary>more</summary><pre>{escape(rest)}</pre></details>" if rest else "")
+    return _cell(first) + (f"<details><summary>more</summary><pre>{_cell(rest)}</pre></details>" if rest else "")
 
 
 def _drift(report: FleetReport) -> str:
@@ -82,7 +87,7 @@ def _drift(report: FleetReport) -> str:
     if not differing:
         return ""
     rows = "".join(
-        f"<tr><td>{escape(name)}<td>" + escape(", ".join(f"{value} ({count})" for value, count in values.items()))
+        f"<tr><td>{_cell(name)}<td>" + _cell(", ".join(f"{value} ({count})" for value, count in values.items()))
         for name, values in differing.items()
     )
     return f"<h2>What is not the same everywhere</h2><table>{rows}</table>"

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from provision import config
 from provision.errors import UsageError
+from provision.secrets import know
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,9 @@ class Key:
 
     value: str = field(repr=False)
     source: str
+
+    def __post_init__(self) -> None:
+        know(self.value)
 
 
 @dataclass(frozen=True, kw_only=True)

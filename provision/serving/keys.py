@@ -12,6 +12,7 @@ from provision.errors import UsageError
 from provision.host.addresses import is_loopback
 from provision.host.view import Host, HostView
 from provision.report import Finding, Severity
+from provision.secrets import know
 
 # HEADER is for `curl --header @FILE`: on its command line every user of the machine would see the key.
 FILE, HEADER, SCRIPT = "api-key", "api-key.header", "with_key.py"
@@ -37,7 +38,9 @@ def new() -> str:
 
 def of(view: HostView, directory: str) -> str | None:
     """The key of the server whose record is in `directory`, or None."""
-    return (view.read(f"{directory}/{FILE}") or "").strip() or None
+    key = (view.read(f"{directory}/{FILE}") or "").strip() or None
+    know(key)
+    return key
 
 
 def give(host: Host, directory: str, key: str) -> None:

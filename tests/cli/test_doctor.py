@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from provision.checks.registry import CHECKS
 from provision.cli import main, places
+from provision.cli.screen import Screen
 from provision.host.folder import FolderHost
 
 HOSTS = Path(__file__).parents[1] / "hosts"
@@ -179,10 +179,8 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_terminal_is_filled_and_commands_stay_whole(
     width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def console(**_: Any) -> Console:
-        return Console(
-            force_terminal=True, width=width, highlight=False, soft_wrap=True, emoji=False, color_system=None
-        )
+    def console(**_: Any) -> Screen:
+        return Screen(force_terminal=True, width=width, color_system=None)
 
     monkeypatch.setattr("provision.cli.render.console", console)
     _, out = run(capsys, "--host", str(HOSTS / "gb10-cdi-missing"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
 
 from provision.cli import fleet_table
+from provision.cli.screen import Screen
 from provision.fleet.grouping import group
 from provision.fleet.model import FleetReport, HostState, State
 
@@ -30,7 +30,7 @@ HOSTS = (
 
 
 def shown(width: int) -> list[str]:
-    screen = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None, soft_wrap=True)
+    screen = Screen(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
     report = FleetReport(command="bootstrap", hosts=HOSTS, groups=group(HOSTS), seconds=103.2)
     fleet_table.show(report, screen)
     assert isinstance(screen.file, io.StringIO)

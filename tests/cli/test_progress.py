@@ -7,11 +7,11 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from provision import bootstrap
 from provision.cli import main, progress, render
 from provision.cli.progress import Work
+from provision.cli.screen import Screen
 from provision.config import Options
 from provision.host.folder import FolderHost
 from provision.report import Status, StepResult
@@ -25,7 +25,7 @@ NAMED = Progress(text="stopping: port 30000 is taken by pid 4711, user ada: `x`"
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch, *, width: int = 80) -> StringIO:
     """What is printed from now on, on a terminal of that width."""
     written = StringIO()
-    screen = Console(file=written, force_terminal=True, color_system=None, highlight=False, width=width)
+    screen = Screen(file=written, force_terminal=True, color_system=None, width=width)
     monkeypatch.setattr(render, "console", lambda **_: screen)
     return written
 
