@@ -27,7 +27,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     `argv` is what restart needs, unmasked, in a file that only its owner reads; show `public()` instead. `serve`,
     `python` and `given` are what the command was rendered from: with them it can be rendered for another environment.
     `asked` is what the user asked for: it holds again until something else is asked for.
-    `proved` is one that was ready before, with the same settings: it is worth going back to before it is ready again.
+    `scratch` is where its temporary files are, empty where they are in its container. `proved` is one that was ready
+    before, with the same settings: it is worth going back to before it is ready again.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     started_ticks: int = 0
     ready_after_s: float | None = None
     container: Inside | None = None
+    scratch: str = ""
     supervised: bool = False
     proved: bool = False
     schema: int = 1

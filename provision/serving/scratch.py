@@ -41,7 +41,7 @@ class _Owner(msgspec.Struct, frozen=True, kw_only=True):
 
 def make(marker: str) -> str:
     """A new directory for the start with that marker. What others made by that name is not taken."""
-    path = _path(marker)
+    path = Path(tempfile.gettempdir(), f"{_PREFIX}{marker}")
     try:
         path.mkdir(mode=0o700)
     except OSError as error:
@@ -52,10 +52,10 @@ def make(marker: str) -> str:
     return str(path)
 
 
-def note(view: HostView, marker: str, *, pid: int, started: int) -> None:
+def note(view: HostView, directory: str, *, pid: int, started: int) -> None:
     """Write down whose the directory is, and which segments its processes use now."""
-    path = _path(marker)
-    known = _owner(path)
+    path = Path(directory)
+    marker, known = path.name.removeprefix(_PREFIX), _owner(path)
     pids = [one.pid for one in processes.tree(view, pid=pid, started=started, marker=marker)]
     segments = {*(known.segments if known else ()), *_segments(view, pids)}
     owner = _Owner(pid=pid, started=started, boot=processes.boot_id(view), segments=tuple(sorted(segments)))
@@ -65,9 +65,9 @@ def note(view: HostView, marker: str, *, pid: int, started: int) -> None:
             stream.write(msgspec.json.encode(owner))
 
 
-def remove(view: HostView, marker: str) -> None:
+def remove(view: HostView, directory: str) -> None:
     """Remove what the server left that has ended."""
-    path = _path(marker)
+    path = Path(directory)
     if not _is_ours(path):
         return
     owner = _owner(path)
@@ -79,7 +79,7 @@ def sweep(view: HostView) -> None:
     """Remove what dead servers left: those that ended by themselves, whose record is gone, or before a reboot."""
     boot = processes.boot_id(view)
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if not _NAME.fullmatch(path.name) or not _is_ours(path):
+        if not _is_ours(path):
             continue
         marker, owner = path.name.removeprefix(_PREFIX), _owner(path)
         if owner is None:
@@ -87,11 +87,7 @@ def sweep(view: HostView) -> None:
                 continue
         elif owner.boot == boot and processes.tree(view, pid=owner.pid, started=owner.started, marker=marker):
             continue
-        remove(view, marker)
-
-
-def _path(marker: str) -> Path:
-    return Path(tempfile.gettempdir(), f"{_PREFIX}{marker}")
+        remove(view, str(path))
 
 
 def _is_ours(path: Path) -> bool:
@@ -99,7 +95,8 @@ def _is_ours(path: Path) -> bool:
         status = path.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    named = _NAME.fullmatch(path.name) is not None
+    return named and stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
 
 
 def _owner(path: Path) -> _Owner | None:

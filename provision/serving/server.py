@@ -260,7 +260,8 @@ def _start(
         pid = contained.start(host, server, launch.container)
     else:
         scratch.sweep(host)
-        own = {"TMPDIR": scratch.make(server.id), processes.MARKER: server.id}
+        server = record.save(host, msgspec.structs.replace(server, scratch=scratch.make(server.id)))
+        own = {"TMPDIR": server.scratch, processes.MARKER: server.id}
         variables = {**inherited.withheld(host.environment()), **launch.variables, **_asks_itself(host), **own}
         pid = host.start(launch.argv, log=path, variables=variables)
     process = processes.find(host, pid)
@@ -321,7 +322,7 @@ def _end(host: Host, server: Server, *, grace_s: float) -> int:
     ended = int(contained.end(host, server, grace_s=grace_s)) if server.container else 0
     tracked = {process.pid: process for process in members(host, server)}
     if not tracked:
-        scratch.remove(host, server.id)
+        scratch.remove(host, server.scratch)
         return ended
     _note_scratch(host, server)
     leader = tracked.get(server.pid or 0)
@@ -343,13 +344,13 @@ def _end(host: Host, server: Server, *, grace_s: float) -> int:
                 hint="they wait inside the kernel, most often for a GPU driver that hangs: `sgprov doctor`",
             )
         time.sleep(_POLL_S)
-    scratch.remove(host, server.id)
+    scratch.remove(host, server.scratch)
     return len(tracked)
 
 
 def _note_scratch(host: Host, server: Server) -> None:
-    if server.pid and not server.container:
-        scratch.note(host, server.id, pid=server.pid, started=server.started_ticks)
+    if server.pid and server.scratch:
+        scratch.note(host, server.scratch, pid=server.pid, started=server.started_ticks)
 
 
 def _alive(host: Host, tracked: Mapping[int, ProcessStat]) -> tuple[ProcessStat, ...]:

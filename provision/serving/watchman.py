@@ -53,6 +53,7 @@ ExecStart={shlex.join(command).replace("%", "%%")}
 Restart=on-failure
 RestartSec=5
 RestartPreventExitStatus=6
+UMask=0077
 # What it started outlives it: a supervisor that is replaced must not take the server with it.
 KillMode=process
 

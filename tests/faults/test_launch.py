@@ -59,12 +59,12 @@ def started(host: LocalHost, servers: str, segment: str, *, name: str = "a") -> 
     while "fired up" not in Path(one.log).read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
     # What `wait_until_ready` does of a server that answers.
-    scratch.note(host, one.id, pid=one.pid or 0, started=one.started_ticks)
+    scratch.note(host, one.scratch, pid=one.pid or 0, started=one.started_ticks)
     return one
 
 
 def left(one: Server, segment: str) -> list[Path]:
-    return [path for path in (Path(tempfile.gettempdir(), f"sgprov-{one.id}"), SHARED / segment) if path.exists()]
+    return [path for path in (Path(one.scratch), SHARED / segment) if path.exists()]
 
 
 def kill(host: LocalHost, one: Server) -> None:
