@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar, cast
 
 from provision import assume, environments, launches, plan, remembered, replaced, runner
 from provision.catalog.load import Catalog
@@ -12,7 +13,7 @@ from provision.catalog.shipped import folder
 from provision.config import Options
 from provision.decision import Decision, Previous, Question, decide
 from provision.decision.choose import places_of
-from provision.errors import CheckFailed, NotPermitted, UnsupportedHost, UntrustedPath, UsageError
+from provision.errors import NotPermitted, UnsupportedHost, UntrustedPath, UsageError
 from provision.facts import Facts, gather
 from provision.facts.gather import with_disks
 from provision.facts.machine import summary
@@ -27,7 +28,7 @@ from provision.remembered import Remembered
 from provision.replaced import Replaced
 from provision.report import Report
 from provision.serving import keys, record, server
-from provision.steps.disk import check_disk, check_links
+from provision.steps.disk import check_links
 from provision.steps.image import PullImage
 from provision.steps.model_files import locate
 from provision.steps.server import StartServer
@@ -162,13 +163,8 @@ def _replaced(view: HostView, built: Plan, directory: str, key: str | None) -> R
 
 
 def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Watcher | None = None) -> Report:
-    """Preflight, then the steps. Raises `CheckFailed` before anything is changed where the disk is too small."""
-    decision = plan_.decision
-    host = host.with_defaults(decision.target.layout.variables)
-    if decision.lock and "environment" not in plan_.left_out:
-        short = check_disk(host, prefix=decision.places.prefix, lock=decision.lock, interpreter=decision.interpreter)
-        if short:
-            raise CheckFailed(short.text, hint=short.fix[0], findings=(short,))
+    """The steps, unless one of them would fail: then nothing is changed."""
+    decision, host = plan_.decision, for_target(host, plan_)
     report = runner.apply(plan_, host, dry_run=dry_run, watcher=watcher)
     data = {
         "stack": decision.stack.name if decision.stack else None,
@@ -183,6 +179,16 @@ def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Wa
         "key_file": plan_.launch.key_file,
     }
     return replace(report, data={**data, **report.data})
+
+
+V = TypeVar("V", bound=HostView)
+
+
+def for_target(view: V, plan_: Plan) -> V:
+    """The machine with the variables that the target's layout sets, as its steps see it; a recorded one as it is."""
+    if isinstance(view, LocalHost):
+        return cast("V", view.with_defaults(plan_.decision.target.layout.variables))
+    return view
 
 
 def stop(host: LocalHost, plan_: Plan) -> bool:

@@ -72,7 +72,10 @@ class Plan:
 
     def foresee(self, view: HostView | None) -> tuple[Foresight, ...]:
         """Each step with whether it would change something; a step after a change is judged on today's host."""
-        return tuple(_foreseen(step, view) for step in self.steps if step.id not in self.left_out)
+        failures = preflight_failures(self, view) if view else {}
+        return tuple(
+            _foreseen(step, view, failures.get(step.id)) for step in self.steps if step.id not in self.left_out
+        )
 
     def lines(self) -> Iterator[str]:
         """What of an earlier server holds again, and which running one is stopped, to be said before it starts."""
@@ -95,10 +98,21 @@ class Plan:
         return "; ".join(one for one in told if one) or None
 
 
-def _foreseen(step: Step, view: HostView | None) -> Foresight:
+def preflight_failures(plan: Plan, view: HostView) -> dict[str, ProvisionError]:
+    """Why steps would fail today, by their ids and by looking: nothing is fetched for a server whose port is taken."""
+    found: dict[str, ProvisionError] = {}
+    for step in plan.steps:
+        if isinstance(step, Precondition) and step.id not in plan.left_out:
+            try:
+                step.check(view)
+            except ProvisionError as error:
+                found[step.id] = error
+    return found
+
+
+def _foreseen(step: Step, view: HostView | None, problem: ProvisionError | None) -> Foresight:
     if view is None:
         return Foresight(id=step.id, preview=step.preview(), would_change=None, looks_only=step.looks_only)
-    problem = _problem(step, view)
     return Foresight(
         id=step.id,
         preview=step.preview(),
@@ -107,15 +121,6 @@ def _foreseen(step: Step, view: HostView | None) -> Foresight:
         problem=str(problem) if problem else None,
         remedy=problem.hint if problem else None,
     )
-
-
-def _problem(step: Step, view: HostView) -> ProvisionError | None:
-    if isinstance(step, Precondition):
-        try:
-            step.check(view)
-        except ProvisionError as error:
-            return error
-    return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from provision.errors import CommandFailed, ProvisionError, StepFailed
 from provision.host import Host
-from provision.plan import Plan
+from provision.plan import Plan, preflight_failures
 from provision.report import Finding, Report, Status, StepResult
-from provision.steps import Applied, Precondition, Progress, Step
+from provision.steps import Applied, Progress, Step
 
 
 class Named(Protocol):
@@ -46,7 +46,8 @@ def apply(plan: Plan, host: Host, *, dry_run: bool = False, watcher: Watcher | N
     results: list[StepResult] = []
     findings = list(plan.decision.findings)
     data: dict[str, Any] = {}
-    hopeless = _hopeless(plan, host)
+    hopeless = preflight_failures(plan, host)
+    findings += [finding for error in hopeless.values() for finding in error.findings]
     failure = next(iter(hopeless.values()), None)
     for step in plan.steps:
         start = time.monotonic()
@@ -81,18 +82,6 @@ def apply(plan: Plan, host: Host, *, dry_run: bool = False, watcher: Watcher | N
         data=data,
         failed_with=_status_of(failure),
     )
-
-
-def _hopeless(plan: Plan, host: Host) -> dict[str, ProvisionError]:
-    """The steps that would fail today, by looking: nothing is fetched for a server whose port is taken."""
-    found: dict[str, ProvisionError] = {}
-    for step in plan.steps:
-        if isinstance(step, Precondition) and step.id not in plan.left_out:
-            try:
-                step.check(host)
-            except ProvisionError as error:
-                found[step.id] = error
-    return found
 
 
 def _carry_out(step: Step, plan: Plan, host: Host, *, dry_run: bool, watcher: Watcher) -> tuple[Status, Applied]:

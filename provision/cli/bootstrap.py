@@ -14,7 +14,7 @@ from provision import config
 from provision.cli import common, endpoint, places, progress, render
 from provision.cli.output import Shown
 from provision.host.local import LocalHost
-from provision.plan import Plan
+from provision.plan import Plan, preflight_failures
 from provision.report import Report
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ def bootstrap(
 
 def _carry_out(plan: Plan, host: LocalHost, carried: Carried | None, *, dry_run: bool, as_json: bool) -> Report:
     """Carry out a plan, between the unpacking of what a bundle carries for it and the end of that."""
-    if carried and not dry_run:
+    # What would fail all the same is told before anything is unpacked.
+    if carried and not dry_run and not preflight_failures(plan, bootstrapping.for_target(host, plan)):
         with progress.bytes_of("unpacking the bundle", as_json=as_json) as tell:
             carried.unpack(plan, tell)
     with progress.watching(as_json=as_json) as watcher:

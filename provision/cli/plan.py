@@ -55,7 +55,7 @@ def plan(
     wishes = common.options(file, flags, extra)
     manner = bootstrap.Manner(api_key=config.secret("SGPROV_API_KEY"), forget=forget)
     made = bootstrap.make_plan(view, wishes, manner, assumed=assumed)
-    foresight = made.foresee(None if assumed else view)
+    foresight = made.foresee(None if assumed else bootstrap.for_target(view, made))
     return Shown(
         command="plan",
         data=_data(made, foresight),

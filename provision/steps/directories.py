@@ -37,14 +37,16 @@ class Directories:
     def satisfied(self, host: HostView) -> bool:
         return all(_problem(host, directory) is None for directory in self.directories)
 
+    def check(self, view: HostView) -> None:
+        for directory in self.directories:
+            _check(view, directory)
+
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         made = 0
         for directory in self.directories:
             tell(Progress(text=directory.path))
-            place = _nearest(host, directory)
             # Looked at before it is made in: what the system says of a file in the way helps nobody.
-            if problem := place and _problem(host, place):
-                raise StepFailed(problem, hint=_remedy(host, place, directory))
+            place = _check(host, directory)
             # One of models may be a team's, in which others write: it is used as it is.
             if place is None or place.path != directory.path:
                 host.make_directory(directory.path, mode=directory.mode)
@@ -56,6 +58,14 @@ def _nearest(view: HostView, directory: Directory) -> Directory | None:
     """The directory itself where it is there, else the nearest above it that is: there it will be made."""
     paths = (directory.path, *map(str, PurePosixPath(directory.path).parents))
     return next((Directory(path=path) for path in paths if view.stat(path) is not None), None)
+
+
+def _check(view: HostView, directory: Directory) -> Directory | None:
+    """Where it will be made. Raises `StepFailed` where that is no directory, or not writable."""
+    place = _nearest(view, directory)
+    if problem := place and _problem(view, place):
+        raise StepFailed(problem, hint=_remedy(view, place, directory))
+    return place
 
 
 def _problem(view: HostView, directory: Directory) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -61,6 +61,11 @@ class Environment:
     def satisfied(self, host: HostView) -> bool:
         return not self.reinstall and layout.is_complete(host, self.path, self.lock)
 
+    def check(self, view: HostView) -> None:
+        short = check_disk(view, prefix=self.prefix, lock=self.lock, interpreter=self.interpreter)
+        if short is not None:
+            raise CheckFailed(short.text, hint=short.fix[0], findings=(short,))
+
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         # Before anything is changed, the prefix included.
         interpreter = self._interpreter(host)
@@ -82,9 +87,7 @@ class Environment:
         interpreter = interpreters.find(host, prefix=self.prefix, python=self.lock.python, path=self.interpreter)
         if interpreter is None:
             raise StepFailed(f"the Python {self.lock.python} for `{self.lock.name}` is gone: `{self.interpreter}`")
-        short = check_disk(host, prefix=self.prefix, lock=self.lock, interpreter=interpreter.path)
-        if short is not None:
-            raise CheckFailed(short.text, hint=short.fix[0], findings=(short,))
+        replace(self, interpreter=interpreter.path).check(host)
         return interpreter
 
     def _made(self, host: Host, interpreter: interpreters.Interpreter, tell: Callable[[Progress], None]) -> Applied:

@@ -64,6 +64,10 @@ class PullImage:
             data={"known": self.known, "now": now},
         )
 
+    def check(self, view: HostView) -> None:
+        if not self.satisfied(view):
+            self._check_disk(view, None)
+
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         tell(Progress(text=self.preview()))
         remote = images.ask(host, self.reference, self.arch)

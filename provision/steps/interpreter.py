@@ -38,6 +38,10 @@ class Interpreter:
             # Said by `apply`, where an error belongs.
             return False
 
+    def check(self, view: HostView) -> None:
+        if self.path is None and interpreters.managed(view, self.prefix, self.python) is None:
+            self._refuse_fetching(view)
+
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         found = interpreters.find(host, prefix=self.prefix, python=self.python, path=self.path)
         if found is None and self.path:
@@ -53,9 +57,12 @@ class Interpreter:
             raise self._nowhere(host, "uv put none where it was told to")
         return f"Python {found.version} at `{found.path}`"
 
+    def _refuse_fetching(self, view: HostView) -> None:
+        if (view.variable("UV_PYTHON_DOWNLOADS") or "").lower() == "never":
+            raise self._nowhere(view, "`UV_PYTHON_DOWNLOADS=never` keeps uv from fetching one")
+
     def _fetch(self, host: Host) -> None:
-        if (host.variable("UV_PYTHON_DOWNLOADS") or "").lower() == "never":
-            raise self._nowhere(host, "`UV_PYTHON_DOWNLOADS=never` keeps uv from fetching one")
+        self._refuse_fetching(host)
         host.make_directory(self.prefix)
         try:
             interpreters.fetch(host, prefix=self.prefix, python=self.python)

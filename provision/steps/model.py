@@ -22,6 +22,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 _GB = 1e9
 # The same weights in formats that the engines do not read when there are safetensors.
 _OTHER_FORMATS = ("*.bin", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.ot", "original/*", "onnx/*")
+# What huggingface_hub takes for a yes.
+_TRUE = {"1", "ON", "YES", "TRUE"}
 _FORMS = "a model is a path on this host, or an id on the hub such as `Qwen/Qwen3-8B`"
 
 
@@ -92,6 +94,10 @@ class HubModel:
         # Answered from the disk alone: a host without a way to the hub serves what it has.
         path = self.path(host)
         return path is not None and not model_files.problems(host, path, weights=self.weights)
+
+    def check(self, view: HostView) -> None:
+        if (view.variable("HF_HUB_OFFLINE") or "").upper() in _TRUE and not self.satisfied(view):
+            raise self._explained({"event": "error", "kind": "offline"})
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         events = self._fetch(host, tell)

@@ -33,10 +33,21 @@ class RegistryLogin:
     def satisfied(self, host: HostView) -> bool:
         return store.find(host, self.registry) is not None and not self._missing()
 
+    def check(self, view: HostView) -> None:
+        if not self.satisfied(view):
+            self._key()
+
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         from provision.login import registry  # noqa: PLC0415  # it asks over HTTP: 70 ms that a plan does not pay
 
         tell(Progress(text=self.preview()))
+        wanted, user, key = self._key()
+        proved = registry.prove(wanted, key, user=user, image=self.image)
+        finding = store.finding(store.save(host, self.registry, user=user, key=key), self.registry)
+        return Applied(note=proved, findings=(finding,) if finding.severity is Severity.WARNING else ())
+
+    def _key(self) -> tuple[keys.Service, str, keys.Key]:
+        """The service, its user and the key to log in with. Raises `StepFailed` where there is none."""
         wanted = keys.service(self.registry)
         if missing := self._missing():
             raise StepFailed(
@@ -47,9 +58,7 @@ class RegistryLogin:
         if key is None or wanted.user is None:
             raise StepFailed(f"there is no login for `{self.registry}`", hint=f"`sgprov login {self.registry}`")
         keys.check_shape(key, wanted)
-        proved = registry.prove(wanted, key, user=wanted.user, image=self.image)
-        finding = store.finding(store.save(host, self.registry, user=wanted.user, key=key), self.registry)
-        return Applied(note=proved, findings=(finding,) if finding.severity is Severity.WARNING else ())
+        return wanted, wanted.user, key
 
     def _missing(self) -> tuple[str, ...]:
         return tuple(name for name in self.secrets if not config.secret(name))
