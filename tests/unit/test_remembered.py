@@ -2,104 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from served import HOME, PID, Machine
 
 from provision import bootstrap, remembered
-from provision.bootstrap import Manner, make_plan
+from provision.bootstrap import make_plan
 from provision.config import Options
 from provision.environments import Receipt, path_for
 from provision.environments.layout import Stamp
 from provision.errors import UnsupportedHost, UsageError
 from provision.host.folder import FolderHost
-from provision.plan import Plan
 from provision.serving import relaunch
-from provision.serving.record import Server
-
-HOSTS = Path(__file__).parents[1] / "hosts"
-HOME = "/root/.local/share/sgprov"
-PID, STARTED = 4711, 50
-
-
-class Live(FolderHost):
-    """The machine itself, which keeps no secret of its own from sgprov."""
-
-    recorded = False
-
-    def read(self, path: str) -> str | None:
-        try:
-            return self._real(path).read_text()
-        except OSError:
-            return None
-
-
-class Machine:
-    """A machine of `tests/hosts` on which servers were started."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.root = folder / "machine" / "root"
-        shutil.copytree(HOSTS / name, folder / "machine")
-        self._write("/proc/sys/kernel/hostname", "here")
-        self._write("/proc/sys/kernel/random/boot_id", "b")
-
-    def view(self) -> FolderHost:
-        return Live(self.root.parent)
-
-    def plan(self, **options: Any) -> Plan:
-        return make_plan(self.view(), Options(**options))
-
-    def forgetting(self, *names: str) -> Plan:
-        return make_plan(self.view(), Options(), Manner(forget=names))
-
-    def keyed(self, key: str) -> Plan:
-        return make_plan(self.view(), Options(), Manner(api_key=key))
-
-    def serve(self, plan: Plan, *, alive: bool = True, pid: int = PID, **more: Any) -> Server:
-        """Have the server of a plan started, as the step would."""
-        launch, name = plan.launch, bootstrap.name_of(plan)
-        directory = f"{plan.decision.places.prefix}/servers/{name}"
-        told: dict[str, Any] = {
-            "name": name,
-            "directory": directory,
-            "log": f"{directory}/server.log",
-            "stack": plan.decision.stack.name if plan.decision.stack else None,
-            "machine": "here",
-            "boot": "b",
-            "state": "ready",
-            "started_ticks": STARTED,
-        }
-        rendered = (
-            "engine",
-            "version",
-            "argv",
-            "url",
-            "variables",
-            "model",
-            "ports",
-            "asked",
-            "serve",
-            "python",
-            "given",
-        )
-        told |= {one: getattr(launch, one) for one in rendered}
-        server = Server(**{"id": name, "started": "", "pid": pid, **told, **more})
-        self._write(f"{directory}/server.json", msgspec.json.encode(server).decode())
-        stat = self.root / f"proc/{pid}/stat"
-        if alive:
-            self._write(f"/proc/{pid}/stat", f"{pid} (python) S 1 {pid} {pid} 0 -1 {'0 ' * 13}{STARTED} 0 0")
-        else:
-            stat.unlink(missing_ok=True)
-        return server
-
-    def _write(self, path: str, text: str) -> None:
-        there = self.root / path.lstrip("/")
-        there.parent.mkdir(parents=True, exist_ok=True)
-        there.write_text(text)
 
 
 @pytest.fixture
@@ -283,7 +201,7 @@ def test_the_key_is_a_setting_whose_value_nobody_is_told(machine: Machine) -> No
     plan = machine.keyed("secret-0123456789")
     assert plan.replaced
     assert [(one.setting, one.old, one.new) for one in plan.replaced.changes] == [("key", None, "set")]
-    machine._write(f"{HOME}/servers/cpu/api-key", "secret-0123456789\n")
+    machine.write(f"{HOME}/servers/cpu/api-key", "secret-0123456789\n")
     machine.serve(plan)
     assert machine.plan().replaced is None
     other = machine.keyed("another-0123456789")
@@ -296,7 +214,7 @@ def test_a_record_without_options_still_says_what_it_is(machine: Machine) -> Non
     first = machine.plan(target="cpu", port="31000")
     server = machine.serve(first, asked=None)
     receipt = Receipt(target="cpu", stack="sglang-0.5.23", python="3.12")
-    machine._write(f"{server.directory}/receipt.json", msgspec.json.encode(receipt).decode())
+    machine.write(f"{server.directory}/receipt.json", msgspec.json.encode(receipt).decode())
     plan = machine.plan()
     assert plan.decision.python == "3.12"
     assert plan.replaced
@@ -322,10 +240,10 @@ def test_a_rollback_was_asked_for_later_than_what_the_server_was(machine: Machin
         sgprov="0", time="",
     )  # fmt: skip
     receipt = Receipt(target="cpu", environment=stamp.name, rolled_back_from=left.rsplit("/", 1)[-1])
-    machine._write(f"{HOME}/receipt.json", msgspec.json.encode(receipt).decode())
+    machine.write(f"{HOME}/receipt.json", msgspec.json.encode(receipt).decode())
     for place in (back, f"{HOME}/current"):
-        machine._write(f"{place}/.sgprov/stamp.json", msgspec.json.encode(stamp).decode())
-        machine._write(f"{place}/lib/python3.11/site-packages/sglang-0.5.23.dist-info/METADATA", "")
+        machine.write(f"{place}/.sgprov/stamp.json", msgspec.json.encode(stamp).decode())
+        machine.write(f"{place}/lib/python3.11/site-packages/sglang-0.5.23.dist-info/METADATA", "")
     plan = machine.plan()
     assert (plan.decision.python, plan.decision.serve.port) == ("3.11", 31000)
     # Started again it says so itself, and running bootstrap again leaves it where it is.
