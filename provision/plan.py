@@ -201,7 +201,7 @@ def _stack_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
         Environment(prefix=places.prefix, lock=lock, interpreter=decision.interpreter, wheels=given.wheels),
         *models,
         *_launch_steps(places.prefix, launch, given, stack=lock.stack, hub=hub),
-        Switch(prefix=places.prefix, path=environment),
+        Switch(prefix=places.prefix, path=environment, server=f"{places.prefix}/servers/{given.name}"),
         _receipt_step(decision, receipt, given),
     )
 

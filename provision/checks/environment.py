@@ -24,6 +24,7 @@ from provision.environments import (
 )
 from provision.locks.lockfile import Lock
 from provision.report import Finding
+from provision.steps.switch import is_anothers
 
 _check = partial(check, "environment")
 # What has to be importable for an engine to start, by engine.
@@ -102,6 +103,10 @@ def environment_python(context: Context) -> Iterator[Finding]:
 def environment_lock(context: Context) -> Iterator[Finding]:
     path, lock = _current(context), _decided(context)
     stamp = read_stamp(context.view, path) if path else None
+    # Of several servers each may have an environment of its own: another stack or Python is not an older lock.
+    own = stamp is not None and lock is not None and stamp.lock != lock.name
+    if own and is_anothers(context.view, context.places.prefix, ""):
+        return
     if stamp and lock and stamp.lock_digest != lock.digest:
         yield warning(
             f"`{stamp.name}` is in use, today's lock is {lock.name}",

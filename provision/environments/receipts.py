@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -53,12 +54,13 @@ def now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def write_receipt(host: Host, prefix: str, receipt: Receipt) -> Receipt:
-    """Write a receipt, with the time, beside the older ones and as the latest; the latest last."""
+def write_receipt(host: Host, prefix: str, receipt: Receipt, *, places: Iterable[str] | None = None) -> Receipt:
+    """Write a receipt, with the time, beside the older ones and as the latest of `places` (the prefix); those last."""
     stamped = msgspec.structs.replace(receipt, time=now())
     text = msgspec.json.format(msgspec.json.encode(stamped), indent=2).decode() + "\n"
     host.write(f"{prefix}/{HISTORY}/{stamped.time.replace(':', '-')}.json", text)
-    host.write(f"{prefix}/{LATEST}", text)
+    for place in (prefix,) if places is None else places:
+        host.write(f"{place}/{LATEST}", text)
     return stamped
 
 

@@ -14,6 +14,7 @@ from provision.environments.receipts import LATEST
 from provision.errors import StepFailed
 from provision.host import Host, HostView
 from provision.steps.base import Progress
+from provision.steps.switch import is_anothers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +48,14 @@ class WriteReceipt:
         # What a rollback or another server wrote last may name another environment than the one in use from now on.
         last = environments.environment_receipt(host, self.prefix) if self.receipt.environment else None
         named = self.receipt.environment is None or (last is not None and last.environment == self.receipt.environment)
+        named = named or is_anothers(host, self.prefix, self.server)
         return self._whole(host).same_as(latest) and named and not untold
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         tell(Progress(text=self.preview()))
         now = environments.current(host, self.prefix)
-        if self.receipt.environment and (now is None or now.rsplit("/", 1)[-1] != self.receipt.environment):
+        ours = not self.receipt.environment or (now is not None and now.rsplit("/", 1)[-1] == self.receipt.environment)
+        if not ours and not is_anothers(host, self.prefix, self.server):
             raise StepFailed(
                 f"no receipt is written: `{self.receipt.environment}` is not in use",
                 hint="without `--skip switch` the environment is put in use first",
@@ -60,10 +63,10 @@ class WriteReceipt:
         text = host.read(self.smoke) if self.smoke else None
         whole = self._whole(host)
         receipt = structs.replace(whole, smoke=json.loads(text)) if text else whole
-        written = environments.write_receipt(host, self.prefix, receipt)
-        if self.server:
-            host.write(f"{self.server}/{LATEST}", host.read(f"{self.prefix}/{LATEST}") or "")
-        return f"`{self.prefix}/receipt.json`, {written.time}"
+        # That of the prefix is of the environment in use, though it may be another server's.
+        places = (*([self.prefix] if ours else []), *([self.server] if self.server else []))
+        written = environments.write_receipt(host, self.prefix, receipt, places=places)
+        return f"`{places[0]}/{LATEST}`, {written.time}"
 
     def _whole(self, view: HostView) -> environments.Receipt:
         """With the digest of the image, which a moving tag has only once it is here."""
