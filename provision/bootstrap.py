@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 from provision import assume, environments, launches, plan, remembered, replaced, runner
 from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
+from provision.checks.memory import shortage
 from provision.config import Options
 from provision.decision import Decision, Previous, Question, decide
 from provision.decision.choose import places_of
@@ -26,7 +27,7 @@ from provision.login import hub
 from provision.plan import Plan
 from provision.remembered import Remembered
 from provision.replaced import Replaced
-from provision.report import Report
+from provision.report import Finding, Report, Severity
 from provision.serving import keys, record, server
 from provision.steps.disk import check_links
 from provision.steps.image import PullImage
@@ -114,6 +115,8 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     pull = next((step for step in built.steps if isinstance(step, PullImage)), None)
     if pull and not assumed and (moved := pull.moved(view)):
         built = replace(built, decision=replace(built.decision, findings=(*built.decision.findings, moved)))
+    if not assumed and _launches(manner) and (short := _short_of_memory(view, facts, directory)):
+        built = replace(built, decision=replace(built.decision, findings=(*built.decision.findings, short)))
     stopped = None if assumed or "server" in built.left_out else _replaced(view, built, directory, key)
     return replace(built, machine=summary(facts), made_key=made, remembered=recalled, replaced=stopped)
 
@@ -247,6 +250,16 @@ def _key(
     keys.check_open(serve, *decision.engine)
     made = keys.new()
     return made, made
+
+
+def _short_of_memory(view: HostView, facts: Facts, directory: str) -> Finding | None:
+    """A warning where a server that does not run yet will most likely be killed for lack of memory."""
+    known = record.load(view, directory)
+    text = shortage(facts.memory)
+    if text is None or (known and record.members(view, known)):
+        return None
+    fix = ("a larger `--memory` of the container, limit of the pod or `--mem` of the job", "`sgprov doctor memory`")
+    return Finding(check="memory-available", severity=Severity.WARNING, text=text, fix=fix)
 
 
 def _known_image(view: HostView, decision: Decision, directory: str) -> str | None:

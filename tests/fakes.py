@@ -132,6 +132,9 @@ class FakeHost:
     def start(self, argv: Sequence[str], *, log: str, variables: Mapping[str, str | None] | None = None) -> int:
         raise NotImplementedError
 
+    def exit_status(self, pid: int) -> int | None:
+        return None
+
     def signal(self, pid: int, number: int, *, group: bool = False) -> bool:
         self.signals.append((pid, number))
         self.on_signal(pid, number)

@@ -27,6 +27,14 @@ def _unified(context: Context) -> bool:
     return _with_memory(context) and any(gpu.unified_memory for gpu in context.gpus or context.facts.gpus)
 
 
+def shortage(memory: Memory | None) -> str | None:
+    """That an engine will not start here for lack of memory; None where it may. For bootstrap, too."""
+    if memory is None or _available(memory) >= _LEAST_MIB:
+        return None
+    group = " (a control group has no more)" if memory.limit_mib == _available(memory) else ""
+    return f"{_available(memory):,} MiB of memory are available{group}, the engine alone takes {_LEAST_MIB:,}"
+
+
 @_check(
     "memory-available",
     "Enough host memory is free",
@@ -38,11 +46,8 @@ def _unified(context: Context) -> bool:
 def memory_available(context: Context) -> Iterator[Finding]:
     memory = context.facts.memory
     available = _available(memory) if memory else 0
-    if available < _LEAST_MIB:
-        yield error(
-            f"{available:,} MiB of memory are available, the engine alone takes {_LEAST_MIB:,}",
-            "`ps aux --sort=-rss | head` names what holds it",
-        )
+    if short := shortage(memory):
+        yield error(short, "`ps aux --sort=-rss | head` names what holds it")
     elif context.gpus and available < _GPU_LEAST_MIB:
         yield warning(
             f"{available:,} MiB of memory are available: loading a large model will be slow or fail",

@@ -14,8 +14,9 @@ from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
 from provision.cli import common, render
 from provision.cli.output import Shown
-from provision.errors import UsageError
+from provision.errors import ProvisionError, UsageError
 from provision.locks.lockfile import available, pins_of
+from provision.serving import record
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,12 +42,27 @@ def diagnose(file: str | None, stack: str | None, *, explain: bool, as_json: boo
     pins = _pins(stack) if stack else None
     with _opened(file) as stream:
         found = match(stream, pins=pins, explain=explain or as_json)
+    ending = _ending(file)
     return Shown(
         command="diagnose",
-        data={"category": found.category, **found.to_builtins()},
-        text=lambda screen: _show(found, screen),
-        ok=not found.findings,
+        data={"category": found.category, **found.to_builtins(), "ending": ending},
+        text=lambda screen: _show(found, screen, ending=ending),
+        ok=not found.findings and not ending,
     )
+
+
+def _ending(file: str | None) -> str | None:
+    """How the server ended whose log this is: what killed it may be in no log of its own. None where that is untold."""
+    if file in {None, "-"}:
+        return None
+    path = Path(file or "").expanduser().absolute()
+    try:
+        known = record.load(common.local_host(), str(path.parent))
+    except ProvisionError:
+        return None
+    if known is None or known.log != str(path) or not known.ending:
+        return None
+    return f"the server `{known.name}` failed{known.ending}"
 
 
 @contextmanager
@@ -70,8 +86,10 @@ def _pins(stack: str) -> dict[str, str]:
     return pins_of(locks[-1]) if locks else {}
 
 
-def _show(found: Diagnosis, screen: Console) -> None:
-    if not found.findings:
+def _show(found: Diagnosis, screen: Console, *, ending: str | None = None) -> None:
+    if ending:
+        render.line(screen, _SIGNS["error"], " ", ending)
+    elif not found.findings:
         screen.print(f"nothing known to be wrong in {found.lines_read} lines")
     for one in found.findings:
         _show_one(one, screen)

@@ -40,6 +40,8 @@ _QUERY_PATIENCE_S = 0.5
 # What a file may weigh to be read whole: facts come from small files, logs are read another way.
 READ_LIMIT_BYTES = 8 * 1024 * 1024
 READ_BLOCK_BYTES = 64 * 1024
+# How those ended that `start` started, by pid.
+_ENDED: dict[int, int] = {}
 
 
 class LocalHost:
@@ -287,12 +289,15 @@ class LocalHost:
                     umask=0o077,
                 )
                 # Reap it should it end while we live: a dead server must not be a zombie that looks alive.
-                threading.Thread(target=process.wait, daemon=True).start()
+                threading.Thread(target=_reap, args=(process,), daemon=True).start()
         except OSError as error:
             raise StepFailed(f"`{argv[0]}` could not be started: {error}") from error
         finally:
             os.close(descriptor)
         return process.pid
+
+    def exit_status(self, pid: int) -> int | None:
+        return _ENDED.get(pid)
 
     def signal(self, pid: int, number: int, *, group: bool = False) -> bool:
         try:
@@ -354,6 +359,10 @@ def _answered(path: str, look: Callable[[], T]) -> T:
     if not box:
         raise ProbeError(f"`{path}` gives no answer", hint=f"`findmnt --target {path}` says what is mounted there")
     return box[0]
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    _ENDED[process.pid] = process.wait()
 
 
 def _text(raw: bytes) -> str:

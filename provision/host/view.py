@@ -198,6 +198,10 @@ class Host(HostView, Protocol):
         """
         ...
 
+    def exit_status(self, pid: int) -> int | None:
+        """How a process ended that this run started with `start`: a negative number is a signal. None where untold."""
+        ...
+
     def signal(self, pid: int, number: int, *, group: bool = False) -> bool:
         """Send a signal; False where there is no such process (any more)."""
         ...

@@ -16,4 +16,4 @@ def diagnosed(log: str) -> Iterator[None]:
     except ServingFailed as error:
         from provision.diagnosis import diagnose_file  # noqa: PLC0415  # a second of patterns that a good launch skips
 
-        raise ServingFailed(str(error), hint=error.hint, findings=diagnose_file(log)) from error
+        raise ServingFailed(str(error), hint=error.hint, findings=(*error.findings, *diagnose_file(log))) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -9,9 +10,9 @@ from dataclasses import dataclass, field
 
 from provision.catalog.engines import Probe
 from provision.errors import ServingFailed
-from provision.host.view import HostView
+from provision.host.view import Host
 from provision.http_client import NoAnswer
-from provision.serving import contained, log, processes
+from provision.serving import contained, log, out_of_memory, processes
 from provision.serving.client import Client
 from provision.serving.listening import check_owner, client
 from provision.serving.phases import LaunchLog, Phase
@@ -35,7 +36,7 @@ _LAST_WORDS_S = 1.0
 class Wait:
     """One wait for one server. `tell` gets each phase, and a long one every 15 s, with the seconds since its begin."""
 
-    host: HostView
+    host: Host
     server: Server
     watch: LaunchLog
     probe: Probe
@@ -46,6 +47,8 @@ class Wait:
     _said_yes: float | None = None
     _told: float = 0.0
     _question: _Question | None = None
+    # How it ended, where it did.
+    ending: str = ""
 
     def run(self) -> float:
         """Seconds until it was ready. Raises `ServingFailed` with the end of the log; the server is not stopped."""
@@ -127,12 +130,23 @@ class Wait:
     def _failed(self, what: str) -> ServingFailed:
         lines = log.last_lines(self.server.log)
         end = "\n".join(f"  {line}" for line in lines) or "  (it wrote nothing)"
-        how = contained.ending(self.host, self.server)
+        status = self.host.exit_status(self.server.pid or 0)
+        killed = out_of_memory.finding(self.host, self.server.kills, killed=status == -signal.SIGKILL)
+        how = contained.ending(self.host, self.server) or _ending(status)
+        self.ending = how + (f": {killed.text}" if killed else "")
+        after = f"while {self.watch.phase}, after {self._seconds:.0f} s"
         return ServingFailed(
-            f"the server `{self.server.name}` {what}{how} while {self.watch.phase}, after {self._seconds:.0f} s;"
-            f" the end of `{self.server.log}`:\n{end}",
-            hint=f"`sgprov diagnose {self.server.log}` names the cause where it is a known one",
+            f"the server `{self.server.name}` {what}{self.ending} {after}; the end of `{self.server.log}`:\n{end}",
+            hint=killed.fix[0] if killed else f"`sgprov diagnose {self.server.log}` names the cause where it is known",
+            findings=(killed,) if killed else (),
         )
+
+
+def _ending(status: int | None) -> str:
+    """Such as ` (killed by signal 9)`; empty where it did not end, or somebody else started it."""
+    if status is None:
+        return ""
+    return f" (killed by signal {-status})" if status < 0 else f" (it exited {status})"
 
 
 class _Question:

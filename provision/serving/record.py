@@ -13,6 +13,7 @@ from provision.host.view import Host, HostView
 from provision.secrets import mask
 from provision.serving import keys, processes
 from provision.serving.launch import Asked, Inside, Launch
+from provision.serving.out_of_memory import Kills
 from provision.serving.ports import DerivedPort
 from provision.serving.processes import ProcessStat
 
@@ -27,8 +28,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     `argv` is what restart needs, unmasked, in a file that only its owner reads; show `public()` instead. `serve`,
     `python` and `given` are what the command was rendered from: with them it can be rendered for another environment.
     `asked` is what the user asked for: it holds again until something else is asked for.
-    `scratch` is where its temporary files are, empty where they are in its container. `proved` is one that was ready
-    before, with the same settings: it is worth going back to before it is ready again.
+    `scratch` is where its temporary files are, empty where they are in its container. `kills` is what the kernel had
+    killed before it, `ending` how one that failed did. `proved` is one that was ready before, with the same settings:
+    it is worth going back to before it is ready again.
     """
 
     id: str
@@ -57,6 +59,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     ready_after_s: float | None = None
     container: Inside | None = None
     scratch: str = ""
+    kills: Kills | None = None
+    ending: str = ""
     supervised: bool = False
     proved: bool = False
     schema: int = 1

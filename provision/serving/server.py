@@ -17,7 +17,7 @@ import msgspec
 from provision.catalog.engines import engine
 from provision.errors import ServingFailed, UsageError
 from provision.host.view import Host
-from provision.serving import contained, inherited, keys, log, processes, record, scratch
+from provision.serving import contained, inherited, keys, log, out_of_memory, processes, record, scratch
 from provision.serving.launch import Launch
 from provision.serving.listening import check_free
 from provision.serving.phases import LaunchLog, Phase
@@ -98,7 +98,7 @@ def wait_until_ready(
         now = record.load(host, server.directory)
         if now is None or (now.id == server.id and now.state != "stopped"):
             _end(host, server, grace_s=_INTERRUPTED_GRACE_S)
-            record.save(host, msgspec.structs.replace(server, state="failed"))
+            record.save(host, msgspec.structs.replace(server, state="failed", ending=wait.ending))
         raise
     except BaseException:
         _give_up(host, server)
@@ -253,6 +253,7 @@ def _start(
         container=launch.container,
         supervised=supervised,
         proved=proved,
+        kills=out_of_memory.kills(host),
     )
     # Written before the process exists too: killed between the two, its id still finds the process.
     record.save(host, server)

@@ -12,7 +12,7 @@ from provision.catalog.engines import engine
 from provision.host.view import HostView
 from provision.http_client import NoAnswer
 from provision.secrets import mask
-from provision.serving import contained, log, processes
+from provision.serving import contained, log, out_of_memory, processes
 from provision.serving.client import Client
 from provision.serving.listening import client
 from provision.serving.phases import LaunchLog
@@ -61,13 +61,21 @@ def _without_process(host: HostView, server: Server, living: tuple[int, ...]) ->
     left = f"; it left {len(living)} processes behind, which `sgprov serve stop` ends" if living else ""
     if server.state == "stopped" and not living:
         return _made(server, "stopped", "was stopped")
-    how = contained.ending(host, server)
+    how = contained.ending(host, server) or _killed(host, server)
     if given_up := _given_up(host, server):
         return _made(server, "dead", given_up, living)
     if server.state == "failed":
         return _made(server, "dead", f"failed to start{how}{left}", living)
     lines = log.last_lines(server.log, 1)
     return _made(server, "dead", f"ended by itself{how}{left}" + (f"; last line: {lines[0]}" if lines else ""), living)
+
+
+def _killed(host: HostView, server: Server) -> str:
+    """That it ended for lack of memory, as it was told when it failed or as the kernel counts now."""
+    if server.ending:
+        return server.ending
+    found = out_of_memory.finding(host, server.kills, killed=False)
+    return f" ({found.text})" if found else ""
 
 
 def _given_up(host: HostView, server: Server) -> str | None:

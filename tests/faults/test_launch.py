@@ -1,20 +1,29 @@
-"""What servers leave behind that were killed, lost their record, or whose machine was booted: nothing."""
+"""What servers leave behind that were killed, lost their record, or whose machine was booted; and why they end."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes import FakeHost, answer
 
+from provision import bootstrap
+from provision.config import Options
+from provision.facts.model import Memory
 from provision.host.local import LocalHost
-from provision.serving import processes, record, scratch, server
+from provision.report import Severity
+from provision.serving import out_of_memory, processes, record, scratch, server
 from provision.serving.launch import Launch
 from provision.serving.record import Server
 
@@ -93,12 +102,13 @@ def test_a_server_that_is_stopped_leaves_nothing(host: LocalHost, servers: str, 
 )
 @pytest.mark.parametrize("how", ["killed", "lost record", "booted"])
 def test_what_a_killed_server_left_goes_with_the_next_start(
-    host: LocalHost, servers: str, segment: str, how: str, monkeypatch: pytest.MonkeyPatch
+    host: LocalHost, servers: str, segment: str, how: str
 ) -> None:
     one = started(host, servers, segment)
     if how == "booted":
         # The pid is another's by now, of a process that runs.
-        monkeypatch.setattr(processes, "boot_id", lambda _: "another boot")
+        owner = Path(one.scratch, ".sgprov.json")
+        owner.write_text(owner.read_text().replace(processes.boot_id(host), "another boot"))
     else:
         kill(host, one)
     if how == "lost record":
@@ -108,7 +118,6 @@ def test_what_a_killed_server_left_goes_with_the_next_start(
         two = started(host, servers, other, name="b")
         assert [path for path in left(one, segment) if how != "booted" or path.parent != SHARED] == []
         assert len(left(two, other)) == 2, "what a living server has stays"
-        monkeypatch.undo()
         if how == "booted":
             kill(host, one)
     finally:
@@ -145,3 +154,126 @@ def test_what_is_not_a_dead_servers_stays(host: LocalHost, tmp_path: Path) -> No
         file.unlink()
         if new.exists():
             new.rmdir()
+
+
+@contextmanager
+def memory_group(mib: int) -> Iterator[Path]:
+    """A control group of our own with that much memory, in either version."""
+    base = Path("/sys/fs/cgroup/memory")
+    old = base.is_dir()
+    group = (base if old else base.parent) / f"sgprov-test-{uuid.uuid4().hex[:8]}"
+    limit, swap = ("memory.limit_in_bytes", "memory.swappiness") if old else ("memory.max", "memory.swap.max")
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(mib << 20))
+        (group / swap).write_text("0")
+    except OSError as error:
+        if group.exists():
+            group.rmdir()
+        pytest.skip(f"NOT RUN: a control group could not be made here: {error}")
+    try:
+        yield group
+    finally:
+        deadline = time.monotonic() + 10
+        while (group / "cgroup.procs").read_text().split() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        group.rmdir()
+
+
+# It joins the group, and starts there what needs more than the group has.
+STARTS = """
+import json, os, sys
+from pathlib import Path
+group, servers, engine = sys.argv[1:]
+Path(group, "cgroup.procs").write_text(str(os.getpid()))
+from provision.errors import ServingFailed
+from provision.host.local import LocalHost
+from provision.serving import record, server, status
+from provision.serving.failed_launch import diagnosed
+from provision.serving.launch import Launch
+host = LocalHost({"PATH": os.environ["PATH"]})
+argv = (sys.executable, "-c", engine)
+launch = Launch(engine="sglang", version="0.5.23", argv=argv, url="http://127.0.0.1:31496", model="/m")
+one = server.start(host, servers, launch, name="a")
+try:
+    with diagnosed(one.log):
+        server.wait_until_ready(host, one, timeout_s=30)
+except ServingFailed as error:
+    found = [finding.check for finding in error.findings]
+    now = status.status(host, record.load(host, one.directory))
+    print(json.dumps({"text": str(error), "hint": error.hint, "checks": found, "status": now.text, "log": one.log}))
+"""
+HOG = "held = [bytearray(8 << 20) for _ in range(100)]"
+# The process that was started lives on without the one that was killed, and says so in its own words.
+PARENT = f"""
+import subprocess, sys
+ended = subprocess.run([sys.executable, "-c", {HOG!r}]).returncode
+sys.exit(f"a worker ended: {{ended}}")
+"""
+
+
+@pytest.mark.fault
+@pytest.mark.tried(
+    "out of memory", "a launch in a control group without enough memory: the engine or a worker is killed"
+)
+@pytest.mark.parametrize("engine", [HOG, PARENT], ids=["engine", "worker"])
+def test_a_launch_that_runs_out_of_memory_says_so(tmp_path: Path, engine: str) -> None:
+    tmp_path.chmod(0o700)
+    with memory_group(160) as group:
+        ran = subprocess.run(
+            [sys.executable, "-c", STARTS, str(group), f"{tmp_path}/servers", engine],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    said = json.loads(ran.stdout)
+    assert "for lack of memory, which is limited to 160 MiB" in said["text"]
+    assert "out-of-memory" in said["checks"] and "--memory" in said["hint"]
+    assert ("killed by signal 9" in said["text"]) == (engine is HOG)
+    assert "for lack of memory" in said["status"]
+    found = subprocess.run(
+        [sys.executable, "-m", "provision", "diagnose", said["log"]], capture_output=True, text=True, check=True
+    )
+    assert "for lack of memory" in found.stdout and "nothing known" not in found.stdout
+
+
+def counted(group: int, *, machine: int = 0, dmesg: str = "") -> FakeHost:
+    host = FakeHost({"/proc/self/cgroup": "0::/pod/a\n", "/proc/vmstat": f"oom_kill {machine}\n"})
+    host.files["/sys/fs/cgroup/pod/a/memory.events"] = f"low 0\noom 1\noom_kill {group}\n"
+    host.files["/sys/fs/cgroup/pod/a/memory.max"] = "943718400\n"
+    if dmesg:
+        host.answers["dmesg"] = answer(dmesg)
+    return host
+
+
+def test_the_kernels_counts_are_compared_with_those_before_the_start() -> None:
+    before = out_of_memory.kills(counted(3, machine=5))
+    assert out_of_memory.finding(counted(3, machine=5), before, killed=True) is None
+    line = "[12.3] Memory cgroup out of memory: Killed process 7 (python) total-vm:9kB"
+    found = out_of_memory.finding(counted(5, machine=7, dmesg=f"[1] x\n{line}\n"), before, killed=False)
+    assert found and found.text == (
+        "the kernel killed 2 processes of its control group for lack of memory, which is limited to 900 MiB;"
+        f" its log: `{line}`"
+    )
+    elsewhere = counted(3, machine=6)
+    assert out_of_memory.finding(elsewhere, before, killed=False) is None, "it may have been any other's"
+    assert out_of_memory.finding(elsewhere, before, killed=True)
+
+
+@pytest.mark.tried(
+    "out of memory", "a machine or a control group with less memory than an engine takes: plan, bootstrap"
+)
+@pytest.mark.parametrize(("available", "limit"), [(900, None), (64000, 900)])
+def test_too_little_memory_is_said_before_anything_is_started(
+    available: int, limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = Memory(total_mib=64000, available_mib=available, limit_mib=limit)
+    wishes = Options(target="cpu", prefix="/p")
+    facts = replace(bootstrap.question(FakeHost(), wishes, assumed="target").facts, memory=memory)
+    monkeypatch.setattr(bootstrap, "gather", lambda *_, **__: facts)
+    found = bootstrap.make_plan(FakeHost(), wishes).decision.findings
+    (short,) = [one for one in found if one.check == "memory-available"]
+    assert "900 MiB" in short.text and short.severity is Severity.WARNING
+    none = bootstrap.make_plan(FakeHost(), wishes, bootstrap.Manner(smoke=False)).decision.findings
+    assert "memory-available" not in {one.check for one in none}, "nothing is launched"
