@@ -48,7 +48,8 @@ def of(
     if decision.image is None:
         container = _of_stack(view, decision, decision.hosting, model or "", wishes, keyed=key_file is not None)
     else:
-        container = _of_image(view, decision, decision.hosting, decision.image, model, keyed=key_file is not None)
+        keyed = key_file is not None
+        container = _of_image(view, decision, decision.hosting, decision.image, model, name=name, keyed=keyed)
     mounts = (*container.mounts, *_key_mounts(key_file))
     container = replace(container, name=f"sgprov-{name}", restarts=restarts, mounts=mounts)
     return replace(_contained(decision, container, model or ""), key_file=key_file)
@@ -136,8 +137,15 @@ def _of_stack(
     )
 
 
+def _has_token(view: HostView, decision: Decision, name: str) -> bool:
+    """Whether the server of that name was given a token of the hub: a run without it does not take that away."""
+    known = record.load(view, record.directory_of(f"{decision.places.prefix}/servers", name))
+    secrets = known.container.secrets if known and known.container and known.model == decision.serve.model else ()
+    return "HF_TOKEN" in secrets
+
+
 def _of_image(
-    view: HostView, decision: Decision, hosting: Hosting, image: Image, model: str | None, *, keyed: bool
+    view: HostView, decision: Decision, hosting: Hosting, image: Image, model: str | None, *, name: str, keyed: bool
 ) -> Container:
     places, serve = decision.places, structs.replace(decision.serve, host=_EVERYWHERE)
     path = _path(decision, model or "")
@@ -151,7 +159,7 @@ def _of_image(
         mounts.append(_hub(places))
     if path.startswith("/"):
         mounts.append(Mount(source=path, target=path))
-    elif not image.cache and config.secret("HF_TOKEN"):
+    elif not image.cache and (config.secret("HF_TOKEN") or _has_token(view, decision, name)):
         secrets = (*secrets, "HF_TOKEN")
     return Container(
         program=hosting.program,

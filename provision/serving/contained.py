@@ -32,12 +32,7 @@ def start(host: Host, server: Server, container: Inside) -> int:
 
     Raises `StepFailed` where a key is missing, `ServingFailed` where the port is taken.
     """
-    secrets = {name: config.secret(name) for name in container.secrets}
-    if missing := [name for name, value in secrets.items() if not value]:
-        raise StepFailed(
-            f"{' and '.join(missing)} is not set, and the container needs it",
-            hint=f"`export {missing[0]}=…`; it is handed on by name and written nowhere",
-        )
+    secrets = secrets_of(container)
     engine.end(host, container.program, container.name, grace_s=0)  # left by a start that was interrupted
     # The words after `run --detach`: the marker is of this start, the rest of every start with these settings.
     more = [f"{processes.MARKER}={server.id}", *_inherited(host, server)]
@@ -57,6 +52,17 @@ def start(host: Host, server: Server, container: Inside) -> int:
             hint="run sgprov on that machine, or `unset DOCKER_HOST`",
         )
     return seen.pid if isinstance(seen, Seen) else 0
+
+
+def secrets_of(container: Inside) -> dict[str, str | None]:
+    """The values of the variables that the container needs. Raises `StepFailed` where one is not set."""
+    secrets = {name: config.secret(name) for name in container.secrets}
+    if missing := [name for name, value in secrets.items() if not value]:
+        raise StepFailed(
+            f"{' and '.join(missing)} is not set, and the container needs it",
+            hint=f"`export {missing[0]}=…`; it is handed on by name and written nowhere",
+        )
+    return secrets
 
 
 def _inherited(host: Host, server: Server) -> Iterator[str]:

@@ -9,8 +9,9 @@ from msgspec import structs
 
 from provision.errors import ProvisionError, ServingFailed
 from provision.host import Host, HostView
+from provision.remembered import living
 from provision.report import Finding, Severity
-from provision.serving import keys, record, server
+from provision.serving import contained, keys, record, server
 from provision.serving.failed_launch import diagnosed
 from provision.serving.launch import Launch, at
 from provision.serving.phases import Phase
@@ -57,6 +58,12 @@ class StartServer:
         if self.key is not None and keys.of(host, known.directory) != self.key:
             return False
         return status(host, known).health == "running"
+
+    def check(self, view: HostView) -> None:
+        known = record.load(view, record.directory_of(self.servers, self.name))
+        if self.launch.container and not (known and known.runs(self.launch) and living(view, known)):
+            # Without them the one that serves would be ended for one that cannot start.
+            contained.secrets_of(self.launch.container)
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
         known = record.load(host, record.directory_of(self.servers, self.name))

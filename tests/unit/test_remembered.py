@@ -17,6 +17,7 @@ from provision.environments import Receipt, path_for
 from provision.environments.layout import Stamp
 from provision.errors import UnsupportedHost, UsageError
 from provision.host.folder import FolderHost
+from provision.plan import preflight_failures
 from provision.serving import relaunch
 
 
@@ -266,3 +267,17 @@ def test_a_captured_machine_plans_as_it_would_and_tells_no_secret(machine: Machi
     assert make_plan(captured, Options()).replaced is None
     changed = make_plan(captured, Options(port="31001")).replaced
     assert changed and [one.setting for one in changed.changes] == ["port"]
+
+
+def test_a_token_that_a_container_was_given_is_not_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(tmp_path, "gb10")
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghijklmnopqrstuvwxyz0123")
+    first = machine.plan(target="gb10", model="org/gated")
+    machine.serve(first, container=first.launch.container)
+    monkeypatch.delenv("HF_TOKEN")
+    plan = machine.plan()
+    assert (plan.launch, plan.replaced) == (first.launch, None)
+    assert "server" not in preflight_failures(plan, machine.view())
+    # It is not ended for one that could not start without it.
+    changed = machine.plan(port="31000")
+    assert changed.replaced and "HF_TOKEN is not set" in str(preflight_failures(changed, machine.view())["server"])
