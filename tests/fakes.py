@@ -117,6 +117,7 @@ class FakeHost:
         on_line: Callable[[str], None] | None = None,
         stdin: str | None = None,
         umask: int | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> Outcome:
         self.stdins.append(stdin)
         self.commands.append(tuple(argv))

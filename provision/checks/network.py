@@ -7,7 +7,7 @@ from functools import partial
 from urllib.parse import urlsplit
 
 from provision.checks.base import Context, bootstrap, check, error, has_several_gpus, warning
-from provision.environments import is_complete, path_for
+from provision.environments import is_stamped, path_for
 from provision.report import Finding
 from provision.steps.model_files import locate
 
@@ -179,7 +179,7 @@ def _place(url: str) -> tuple[str, int]:
 
 def _to_install(context: Context) -> bool:
     lock = context.decision.lock if context.decision else None
-    return lock is not None and not is_complete(context.view, path_for(context.places.prefix, lock), lock)
+    return lock is not None and not is_stamped(context.view, path_for(context.places.prefix, lock), lock)
 
 
 def _from_hub(context: Context) -> bool:

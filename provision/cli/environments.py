@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from provision import environments as installed
 from provision.cli import common, progress, render
 from provision.cli.output import Shown
 from provision.errors import CheckFailed, UsageError
-from provision.host import HostView
+from provision.host import Host, HostView
 from provision.remembered import prefixes
 from provision.report import Report
 from provision.serving import relaunch
@@ -50,14 +51,15 @@ def show_list(prefix: str | None, *, as_json: bool) -> Shown:
 @click.argument("name", required=False)
 @common.as_json
 def verify(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
-    """Compare every file of an environment with what its wheels recorded: the current one, or NAME.
+    """Compare every file of an environment with its wheels: the current one, or NAME.
 
-    Exit 4 where a file is missing or was edited.
+    Exit 4 if a file was edited, replaced, removed or added; the next `sgprov bootstrap` makes it anew, and so does
+    `sgprov environments repair`. Bytecode is compared with what its source compiles to.
     """
     host = common.local_host()
     place, path = _path(host, prefix, name)
     with progress.bytes_of(f"verifying {path}", as_json=as_json) as tell:
-        result = installed.verify(host, path, tell=lambda scan: tell(scan.done, scan.total))
+        result = _verified(host, path, tell)
     report = Report(host=host.name, command="environments", findings=result.findings)
     text = (
         f"{result.files} files of {result.packages} packages, {result.bytes / 1e9:.1f} GB in {result.seconds:.1f} s "
@@ -68,7 +70,7 @@ def verify(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
         render.line(screen, text)
         render.show_report(report, screen)
         if result.ok:
-            render.line(screen, ("every file is as its wheel recorded it", "green"))
+            render.line(screen, ("every file is as it was in its wheel", "green"))
 
     return Shown(
         command="environments",
@@ -92,16 +94,16 @@ def verify(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
 @click.argument("name", required=False)
 @common.as_json
 def repair(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
-    """Fetch anew what is not as its wheels recorded it, in the current environment or NAME.
+    """Make an environment whole again: the current one, or NAME.
 
-    Those packages are taken out of uv's cache first: an edited file is edited there, too. Exit 4 where files still
-    differ afterwards.
+    Packages whose files differ from their wheels are taken out of uv's cache and fetched anew, because an edited file
+    is edited there, too; the rest comes from the cache. Exit 4 if files still differ afterwards.
     """
     host = common.local_host()
     place, path = _path(host, prefix, name)
     with progress.bytes_of(f"verifying {path}", as_json=as_json) as tell:
-        before = installed.verify(host, path, tell=lambda scan: tell(scan.done, scan.total))
-    packages = tuple(str(one.data["package"]) for one in before.findings if "package" in one.data)
+        before = _verified(host, path, tell)
+    packages = tuple(str(one.data["package"]) for one in before.findings if one.data.get("package"))
     after = before
     if not before.ok:
         from provision.steps import repairing  # noqa: PLC0415  # only where something is wrong
@@ -111,10 +113,10 @@ def repair(prefix: str | None, name: str | None, *, as_json: bool) -> Shown:
             step.apply(host, lambda done: watcher.progress(step, done))
         after = installed.verify(host, path)
     report = Report(host=host.name, command="environments", findings=after.findings)
-    done = f"{len(packages) or 'all'} packages were fetched anew: {', '.join(packages)}".rstrip(": ")
+    done = f"the environment was made anew, {len(packages)} packages fetched: {', '.join(packages)}".rstrip(": ")
 
     def show(screen: Console) -> None:
-        screen.print("every file is as its wheel recorded it: nothing to do" if before.ok else done)
+        screen.print("every file is as it was in its wheel: nothing to do" if before.ok else done)
         render.show_report(report, screen)
 
     return Shown(
@@ -182,6 +184,14 @@ def clear(prefix: str | None, keep: int, *, dry_run: bool, as_json: bool) -> Sho
         text=lambda screen: screen.print(f"{verb} {', '.join(removed) or 'nothing'}"),
         changed=bool(removed),
     )
+
+
+def _verified(host: Host, path: str, tell: Callable[[int, int], None]) -> installed.Verification:
+    """Verify an environment, and note what differs: until it is made anew, a bootstrap does not call it complete."""
+    found = installed.verify(host, path, tell=lambda scan: tell(scan.done, scan.total))
+    if not found.ok:
+        installed.note_drift(host, path, (str(one.data["package"]) for one in found.findings if one.data["package"]))
+    return found
 
 
 def _only_prefix(view: HostView, prefix: str | None) -> str:

@@ -1,5 +1,6 @@
 """Installed stacks on a host: staged, stamped, switched to, verified, rolled back, cleared away."""
 
+from provision.environments.drift import note as note_drift
 from provision.environments.garbage import collect_garbage, superfluous
 from provision.environments.layout import (
     Environment,
@@ -7,6 +8,7 @@ from provision.environments.layout import (
     current,
     interpreter_of,
     is_complete,
+    is_stamped,
     list_environments,
     missing,
     path_for,
@@ -29,8 +31,10 @@ __all__ = [
     "environment_receipt",
     "interpreter_of",
     "is_complete",
+    "is_stamped",
     "list_environments",
     "missing",
+    "note_drift",
     "path_for",
     "previous",
     "python_of",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from provision.environments.claims import is_claimed
 from provision.environments.layout import CURRENT, PREVIOUS, STAMP, Environment, list_environments
 from provision.environments.locking import alone
 from provision.host import Host, HostView, Process
@@ -31,10 +32,14 @@ def superfluous(view: HostView, prefix: str, *, keep: int = KEEP) -> tuple[Envir
     environments = list_environments(view, prefix)
     processes = [process for process in view.processes() if prefix in process.command]
     needed = [
-        each for each in environments if each.current or each.previous or _used(view, prefix, each.path, processes)
+        each
+        for each in environments
+        if each.current or each.previous or is_claimed(each.path) or _used(view, prefix, each.path, processes)
     ]
-    others = [each for each in environments if each not in needed]
-    return tuple(others[max(0, keep - len(needed)) :])
+    others = [each for each in environments if each not in needed and each.stamp]
+    # What has no stamp is of no use: whoever makes one now holds the lock.
+    unfinished = [each for each in environments if each not in needed and not each.stamp]
+    return (*others[max(0, keep - len(needed)) :], *unfinished)
 
 
 def _used(view: HostView, prefix: str, path: str, processes: Iterable[Process]) -> bool:

@@ -7,11 +7,13 @@ read `pip.conf` or `PIP_*`. What would change *which* wheels are installed is ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
-from provision.environments import failures, uv
+from provision.environments import uv
 from provision.environments.layout import MADE, python_of
-from provision.errors import CommandFailed
+from provision.environments.manifest import walk
+from provision.environments.sealing import Made
 from provision.host import Host, HostView
 from provision.locks.lockfile import Lock
 
@@ -44,18 +46,24 @@ def cache_directory(view: HostView) -> str:
 def is_cached(view: HostView, lock: Lock, interpreter: str) -> bool:
     """Whether uv's cache holds every wheel of the lock, so that an install would download nothing."""
     # In a dry run uv says `Would download 3 packages` for those that it has not got.
-    outcome = uv.query(
-        view, "pip", "sync", "--dry-run", "--offline", *_SYNC, "--python", interpreter, str(lock.path.absolute())
-    )
+    outcome = uv.query(view, "pip", "sync", "--dry-run", "--offline", *_SYNC, "--python", interpreter, _absolute(lock))
     return outcome.ok and "Would download" not in outcome.err
 
 
-def make(host: Host, path: str, interpreter: str) -> None:
-    """Make an empty environment at `path` from `interpreter`, in place of whatever is there."""
+def make(host: Host, path: str, interpreter: str, *, name: str, lock: int) -> Made:
+    """Make an empty environment at `path` from `interpreter`, in place of whatever is there; it may be moved later."""
     host.remove(path)
     host.make_directory(path)
-    uv.run(host, "venv", "--no-python-downloads", "--python", interpreter, path, variables=VARIABLES)
+    options = ("--no-python-downloads", "--relocatable", "--prompt", name, "--python", interpreter)
+    uv.run(host, "venv", *options, path, variables=VARIABLES, lock=lock)
     host.write(f"{path}/{MADE}", "")
+    return Made(names=frozenset(walk(path).files), since_ns=Path(path, MADE).stat().st_mtime_ns)
+
+
+def drop(host: Host, packages: Iterable[str], *, lock: int) -> None:
+    """Take packages out of uv's cache, so that they are fetched anew."""
+    # Not `--refresh`: it leaves alone what was cached from a local folder of wheels (uv 0.13).
+    uv.run(host, "cache", "clean", *sorted(packages), variables=VARIABLES, lock=lock)
 
 
 def sync(
@@ -63,32 +71,27 @@ def sync(
     path: str,
     lock: Lock,
     *,
-    reinstall: tuple[str, ...] = (),
+    held: int,
     wheels: str | None = None,
+    offline: bool = False,
     on_line: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Make the environment at `path` hold exactly what the lock pins.
+    """Let uv install what the lock pins into the empty environment at `path`.
 
-    `reinstall` names packages that are fetched anew although they are there: their files on disk are not trusted,
-    and nor are those in uv's cache, which are the same files. `wheels` is a folder, or the address of a page, that has
-    all of them: nothing else is asked then. Raises `StepFailed` that names the wheel at fault.
+    `wheels` is a folder, or the address of a page, that has all of them: nothing else is asked then. `offline` takes
+    them from the cache alone, and fails in a tenth of a second where one is not there; `held` is the descriptor of the
+    prefix's lock. Raises `CommandFailed`.
     """
-    pins, variables = (
-        (_by_name(host, path, lock), _only_from(wheels)) if wheels else (str(lock.path.absolute()), VARIABLES)
-    )
-    command = ["pip", "sync", *_SYNC, "--python", python_of(path), pins]
-    command += ["--no-index"] if wheels else []
-    if reinstall:
-        # Not `--refresh`: it leaves alone what was cached from a local folder of wheels (uv 0.13).
-        uv.run(host, "cache", "clean", *reinstall, variables=VARIABLES)
-        command += [word for name in reinstall for word in ("--reinstall-package", name)]
-    if reinstall or not _sync_offline(host, command, variables):
-        try:
-            uv.run(host, *command, variables=variables, on_line=on_line)
-        except CommandFailed as error:
-            raise failures.explain(str(error), lock) from error
+    pins, variables = (_by_name(host, path, lock), _only_from(wheels)) if wheels else (_absolute(lock), VARIABLES)
+    options = [*(["--no-index"] if wheels else []), *(["--offline"] if offline else [])]
+    command = ("pip", "sync", *_SYNC, "--no-compile-bytecode", "--python", python_of(path), *options, pins)
+    uv.run(host, *command, variables=variables, on_line=on_line, lock=held)
     # uv's own lock, which it makes for everyone to write.
     host.remove(f"{path}/.lock")
+
+
+def _absolute(lock: Lock) -> str:
+    return str(lock.path.absolute())
 
 
 def _by_name(host: Host, path: str, lock: Lock) -> str:
@@ -105,13 +108,3 @@ def _only_from(wheels: str) -> dict[str, str | None]:
     # By variable and not by option: an address may hold a token, and options are seen by every user.
     others = dict.fromkeys(("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"))
     return {**VARIABLES, **others, "UV_FIND_LINKS": wheels}
-
-
-def _sync_offline(host: Host, command: list[str], variables: Mapping[str, str | None]) -> bool:
-    # With every wheel in the cache this saves asking the index about each package: a third of the time of a second
-    # environment. Where one is not, uv says so in a tenth of a second and installs nothing.
-    try:
-        uv.run(host, *command, "--offline", variables=variables)
-    except CommandFailed:
-        return False
-    return True

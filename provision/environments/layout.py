@@ -1,9 +1,15 @@
 """Where environments lie under the prefix, and how one is known to be whole without starting anything.
 
 environments/<stack>-cp310-x86_64-<12 of the lock's digest>/    one installed stack
-    .sgprov/made         `uv venv` ended well: what was downloaded since is in uv's cache
-    .sgprov/lock.txt     what it was made from, so that it can be verified wherever the lockfile is
-    .sgprov/stamp.json   every wheel of the lock is in; without it the next run makes it anew from the cache
+    .sgprov/lock.txt          what it was made from, so that it can be verified wherever the lockfile is
+    .sgprov/manifest.json     every file, as its wheel has it
+    .sgprov/directories.json  the times of its directories: whether anything was added or taken away since
+    .sgprov/drift.json        what was found not to be so any more: the next run makes it anew
+    .sgprov/stamp.json        every file was compared with its wheel; without it the next run makes it anew
+    .sgprov/claim             locked by a run that is about to put it in use
+environments/.<the same>.new/ one that is being made; moved into its place when it is stamped
+    .sgprov/made              `uv venv` ended well: what was downloaded since is in uv's cache
+environments/.<the same>.old/ what was in its place, while it is removed
 current, previous        links to two of them
 .lock                    held by whoever changes any of this
 python/                  interpreters that uv fetched
@@ -21,15 +27,19 @@ import msgspec
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from provision.environments import presence
 from provision.host import HostView
 from provision.locks.lockfile import Lock, Requirement
 
 STAMP = ".sgprov/stamp.json"
 MADE = ".sgprov/made"
 LOCK = ".sgprov/lock.txt"
+DRIFT = ".sgprov/drift.json"
+CLAIM = ".sgprov/claim"
 CURRENT = "current"
 PREVIOUS = "previous"
 _DIGEST_LENGTH = 12
+_KINDS = ("new", "old")
 
 
 class Stamp(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +52,9 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True):
     interpreter: str
     sgprov: str
     time: str
-    schema: int = 1
+    # The sha256 of its manifest; none in one that was made before there were any.
+    manifest: str = ""
+    schema: int = 2
 
     @property
     def stack(self) -> str:
@@ -68,6 +80,16 @@ def path_for(prefix: str, lock: Lock) -> str:
     """The directory of the environment that `lock` makes: another lock is another directory."""
     python = lock.python.replace(".", "")
     return f"{prefix}/environments/{lock.stack}-cp{python}-{lock.arch}-{lock.digest[:_DIGEST_LENGTH]}"
+
+
+def staging_of(path: str) -> str:
+    """Where the environment that is to be at `path` is made."""
+    return _beside(path, "new")
+
+
+def discarded_of(path: str) -> str:
+    """Where the environment that was at `path` is, while it is removed."""
+    return _beside(path, "old")
 
 
 def python_of(path: str) -> str:
@@ -96,10 +118,17 @@ def read_stamp(view: HostView, path: str) -> Stamp | None:
 
 
 def is_complete(view: HostView, path: str, lock: Lock) -> bool:
-    """Whether the environment holds what `lock` pins: decided from its stamp and one directory listing.
+    """Whether the environment holds what `lock` pins, and nothing was added to it or taken from it since its stamp.
 
-    It does not look inside packages (`verify` does), so it costs milliseconds.
+    It does not read files (`verify` does), so it costs milliseconds. Raises as `read_stamp` does.
     """
+    stamp = read_stamp(view, path)
+    return stamp is not None and is_stamped(view, path, lock) and presence.is_untouched(path, stamp.manifest)
+
+
+def is_stamped(view: HostView, path: str, lock: Lock) -> bool:
+    """Whether the environment was stamped for `lock`, has its Python and a folder for each package: for those who only
+    want to know whether anything is to be fetched, of a recorded machine, too."""
     stamp = read_stamp(view, path)
     if stamp is None or stamp.lock_digest != lock.digest:
         return False
@@ -107,7 +136,7 @@ def is_complete(view: HostView, path: str, lock: Lock) -> bool:
     # The link to the interpreter dangles when the interpreter was removed or upgraded away.
     if view.stat(python_of(path)) is None:
         return False
-    return not missing(view, path, lock)
+    return not missing(view, path, lock) and view.stat(f"{path}/{DRIFT}") is None
 
 
 def missing(view: HostView, path: str, lock: Lock) -> tuple[str, ...]:
@@ -141,12 +170,14 @@ def previous(view: HostView, prefix: str) -> str | None:
 
 
 def list_environments(view: HostView, prefix: str) -> tuple[Environment, ...]:
-    """All environments, the newest first, those without a stamp last."""
+    """All environments, the newest first, those without a stamp and what is being made or removed last."""
     now, before = current(view, prefix), previous(view, prefix)
+    folder = f"{glob.escape(prefix)}/environments"
     found = [
         Environment(path=path, stamp=read_stamp(view, path), current=path == now, previous=path == before)
-        for path in view.glob(f"{glob.escape(prefix)}/environments/*")
+        for path in view.glob(f"{folder}/*")
     ]
+    found += [Environment(path=path, stamp=None) for kind in _KINDS for path in view.glob(f"{folder}/.*.{kind}")]
     return tuple(sorted(found, key=lambda each: each.stamp.time if each.stamp else "", reverse=True))
 
 
@@ -154,6 +185,11 @@ def _behind(view: HostView, prefix: str, link: str) -> str | None:
     # The stamp names its own directory, so that a link can be followed by reading a file.
     stamp = read_stamp(view, f"{prefix}/{link}")
     return f"{prefix}/environments/{stamp.name}" if stamp and "/" not in stamp.name else None
+
+
+def _beside(path: str, kind: str) -> str:
+    folder, _, name = path.rpartition("/")
+    return f"{folder}/.{name}.{kind}"
 
 
 def _same(pinned: str, installed: str) -> bool:

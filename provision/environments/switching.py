@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from provision.environments.claims import release
 from provision.environments.layout import CURRENT, PREVIOUS, Stamp, current, previous, read_stamp
 from provision.environments.locking import alone
 from provision.environments.receipts import Receipt, environment_receipt, receipt_history, write_receipt
@@ -27,11 +28,13 @@ def _switch(host: Host, prefix: str, path: str) -> None:
         )
     before = current(host, prefix)
     if before == path:
+        release(path)
         return
     # `previous` first: killed in between, both links lead to the old environment, which is in use and whole.
     if before is not None:
         host.link(f"{prefix}/{PREVIOUS}", _relative(before))
     host.link(f"{prefix}/{CURRENT}", _relative(path))
+    release(path)
 
 
 def rollback(host: Host, prefix: str) -> str:

@@ -53,10 +53,12 @@ def run(
     variables: Mapping[str, str | None] | None = None,
     timeout_s: float = CHANGE_TIMEOUT_S,
     on_line: Callable[[str], None] | None = None,
+    lock: int | None = None,
 ) -> Outcome:
     """Let uv change something. Paths among `words` and in variables are absolute.
 
     Raises `CommandFailed`, and `UntrustedPath` where somebody else could have put the files of wheels into its cache.
+    `lock` is the descriptor of a lock that it holds, too: should we be killed, nobody comes in as long as it lives.
     """
     _make_cache(host)
     with scratch(host) as folder:
@@ -68,6 +70,7 @@ def run(
             on_line=on_line,
             # An environment is for every user to run, and never for others to change.
             umask=0o022,
+            pass_fds=() if lock is None else (lock,),
         )
 
 

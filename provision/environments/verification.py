@@ -1,34 +1,29 @@
-"""Whether the files on disk are those of the wheels that were locked: RECORD's sha256 against every file.
+"""Whether the files on disk are those of the wheels that were locked: the manifest against every file.
 
 A hash lock protects the download only. uv hard-links files from its cache, so an edited installed file is edited in
-the cache too, and in every environment that is made from it afterwards: this is what tells.
+the cache too, and in every environment that is made from it afterwards: this is what tells. What the environment itself
+says of its files (RECORD) is one of them, and is not asked.
 """
 
 from __future__ import annotations
 
-import base64
-import csv
-import glob
-import hashlib
 import os
+import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
-
-from provision.environments.layout import LOCK, absent
+from provision.environments import bytecode, manifest
+from provision.environments.layout import read_stamp
+from provision.environments.manifest import File, Manifest, Tree
+from provision.environments.sealing import digests
 from provision.host import HostView
-from provision.locks.lockfile import parse
 from provision.report import Finding, Severity
+from provision.trust import kind_of
 
 CHECK = "environment-files"
-_BLOCK_BYTES = 1 << 20
 _SHOWN_FILES = 3
-# Hashing leaves the interpreter's lock, so threads help; beyond a few the disk is what is waited for.
-_MOST_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +36,7 @@ class Scan:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was looked at, and one finding for each package whose files differ."""
+    """What was looked at, and one finding for each package whose files differ, or for what belongs to none."""
 
     packages: int
     files: int
@@ -58,113 +53,52 @@ class Verification:
         return self.bytes / 1e6 / self.seconds if self.seconds else 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class _File:
-    package: str
-    name: str
-    path: str
-    sha256: str
-    size: int
+@dataclass
+class _Drift:
+    """What is wrong with the files of a package, or with those of none."""
+
+    edited: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
 
 
 def verify(view: HostView, path: str, *, tell: Callable[[Scan], None] = lambda _: None) -> Verification:
-    """Hash every file that a RECORD of the environment at `path` lists. `tell` hears of it after each file."""
-    start = time.monotonic()
-    folders = view.glob(f"{glob.escape(path)}/lib/python3.*/site-packages/*.dist-info")
-    claims, without_record = _claims(view, folders)
-    missing = {package: ["RECORD"] for package in without_record}
-    # A package that was removed with its RECORD is known from the lock alone.
-    pins = parse(view.read_state(f"{path}/{LOCK}") or "")
-    missing |= {pin.partition("==")[0]: [f"all of {pin}"] for pin in absent(pins, folders)}
-    edited: dict[str, list[str]] = {}
-    total, done = sum(claimed[0].size for claimed in claims.values()), 0
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for claimed, found in zip(claims.values(), pool.map(_sha256, claims), strict=True):
-            wrong = missing if found is None else edited
-            if found not in {file.sha256 for file in claimed}:
-                for file in claimed:
-                    wrong.setdefault(file.package, []).append(file.name)
-            done += claimed[0].size
-            tell(Scan(done=done, total=total))
-    packages = sorted({*edited, *missing})
-    return Verification(
-        packages=len(folders),
-        files=len(claims),
-        bytes=total,
-        seconds=time.monotonic() - start,
-        findings=(
-            *(() if folders else (_nothing(path),)),
-            *(_finding(path, name, edited.get(name, []), missing.get(name, [])) for name in packages),
-        ),
-    )
+    """Compare every file of the environment at `path` with its manifest. `tell` hears of it after each file.
 
-
-def _claims(view: HostView, folders: Sequence[str]) -> tuple[dict[str, list[_File]], list[str]]:
-    """Path to what RECORDs say of it, and the packages that have no RECORD.
-
-    Two packages may claim one path (a stray `build_backend.py` at the top of two wheels): what either of them says
-    is right, for uv installs them in no order.
+    Nothing is followed, run or waited for that is no plain file: a link or a pipe in place of one is a difference.
     """
-    claims: dict[str, list[_File]] = {}
-    without: list[str] = []
-    for folder in folders:
-        record = view.read(f"{folder}/RECORD")
-        if record is None:
-            without.append(_package(folder))
-            continue
-        for file in _listed(folder, record):
-            claims.setdefault(file.path, []).append(file)
-    return claims, without
-
-
-def _listed(folder: str, text: str) -> Iterator[_File]:
-    """The files of a RECORD with lines such as `torch/version.py,sha256=eB5…,262`; bytecode has no hash."""
-    site_packages = folder.rsplit("/", 1)[0]
-    for row in csv.reader(text.splitlines()):
-        if len(row) < 2 or not row[1].startswith("sha256="):  # noqa: PLR2004  # path and hash
-            continue
-        yield _File(
-            package=_package(folder),
-            name=row[0],
-            path=os.path.normpath(f"{site_packages}/{row[0]}"),
-            sha256=_hexadecimal(row[1].removeprefix("sha256=")),
-            size=int(row[2]) if len(row) > 2 and row[2].isdigit() else 0,  # noqa: PLR2004
+    start = time.monotonic()
+    stamp = read_stamp(view, path)
+    held = manifest.read(path, stamp.manifest) if stamp and stamp.manifest else None
+    if stamp is None or held is None:
+        return Verification(
+            packages=0, files=0, bytes=0, seconds=0.0, findings=(_unknown(path, has=stamp is not None),)
         )
-
-
-def _package(folder: str) -> str:
-    """`typing-extensions`, of `/…/site-packages/typing_extensions-4.15.0.dist-info`."""
-    name = folder.rsplit("/", 1)[-1].removesuffix(".dist-info").rpartition("-")[0]
-    return str(canonicalize_name(name))
-
-
-def _hexadecimal(digest: str) -> str:
-    """RECORD writes hashes in URL-safe base64 without its padding."""
-    return base64.urlsafe_b64decode(digest + "=" * (-len(digest) % 4)).hex()
-
-
-def _sha256(path: str) -> str | None:
-    # Read here and not through the view, which gives text of at most a few MiB: these are gigabytes of machine code.
-    digest = hashlib.sha256()
-    try:
-        with Path(path).open("rb", buffering=0) as stream:
-            while block := stream.read(_BLOCK_BYTES):
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.hexdigest()
-
-
-def _finding(path: str, package: str, edited: list[str], missing: list[str]) -> Finding:
-    parts = [
-        f"{len(names)} {what} ({_some(names)})" for what, names in (("edited", edited), ("missing", missing)) if names
-    ]
-    return Finding(
-        check=CHECK,
-        severity=Severity.ERROR,
-        text=f"`{package}` is not what was installed: {', '.join(parts)}",
-        fix=(f"`{repair(path)}` fetches it anew",),
-        data={"package": package, "edited": edited, "missing": missing},
+    tree = manifest.walk(path)
+    files = {file.path: (owner, file) for owner, file in held.owners()}
+    found: dict[str | None, _Drift] = {}
+    to_read = []
+    for owner, file in files.values():
+        status = tree.files.get(file.path)
+        if status is None:
+            found.setdefault(owner, _Drift()).missing.append(file.path)
+        elif _looks_otherwise(file, status):
+            found.setdefault(owner, _Drift()).edited.append(file.path)
+        else:
+            to_read.append(file.path)
+    _read(path, files, to_read, found, tell)
+    _links(path, held, tree, found.setdefault(None, _Drift()))
+    found[None].added += _added(view, path, held, tree, stamp.interpreter)
+    return Verification(
+        packages=len(held.packages),
+        files=len(files),
+        bytes=sum(file.size for _, file in files.values()),
+        seconds=time.monotonic() - start,
+        findings=tuple(
+            _finding(path, owner, drift, tree)
+            for owner, drift in sorted(found.items(), key=lambda item: item[0] or "")
+            if drift != _Drift()
+        ),
     )
 
 
@@ -174,10 +108,72 @@ def repair(path: str) -> str:
     return f"sgprov environments repair {name} --prefix {prefix}"
 
 
-def _nothing(path: str) -> Finding:
-    return Finding(check=CHECK, severity=Severity.ERROR, text=f"`{path}` holds no packages", fix=(f"`{repair(path)}`",))
+def _looks_otherwise(file: File, status: os.stat_result) -> bool:
+    return not stat.S_ISREG(status.st_mode) or status.st_size != file.size or stat.S_IMODE(status.st_mode) != file.mode
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:_SHOWN_FILES])
+def _read(
+    path: str,
+    files: dict[str, tuple[str | None, File]],
+    to_read: list[str],
+    found: dict[str | None, _Drift],
+    tell: Callable[[Scan], None],
+) -> None:
+    done, total = 0, sum(files[each][1].size for each in to_read)
+    for each, sha256 in digests(path, to_read):
+        owner, file = files[each]
+        if sha256 != file.sha256:
+            found.setdefault(owner, _Drift()).edited.append(each)
+        done += file.size
+        tell(Scan(done=done, total=total))
+
+
+def _links(path: str, held: Manifest, tree: Tree, drift: _Drift) -> None:
+    for link, target in held.links.items():
+        status = tree.files.get(link)
+        if status is None:
+            drift.missing.append(link)
+        elif not stat.S_ISLNK(status.st_mode) or str(Path(path, link).readlink()) != target:
+            drift.edited.append(link)
+
+
+def _added(view: HostView, path: str, held: Manifest, tree: Tree, interpreter: str) -> Iterable[str]:
+    """Files that were not there when it was stamped; bytecode only where it is not what its source comes to."""
+    known = {file.path for _, file in held.owners()} | held.links.keys()
+    added = [each for each in tree.files if each not in known]
+    compiled = [each for each in added if bytecode.source_of(each) in known and stat.S_ISREG(tree.files[each].st_mode)]
+    right = bytecode.genuine(view, path, compiled, interpreter)
+    return sorted(each for each in added if each not in right)
+
+
+def _finding(path: str, package: str | None, drift: _Drift, tree: Tree) -> Finding:
+    kinds = (("edited", drift.edited), ("missing", drift.missing), ("added", drift.added))
+    parts = [f"{len(names)} {what} ({_some(names, tree)})" for what, names in kinds if names]
+    what = f"`{package}`" if package else f"`{path}`"
+    return Finding(
+        check=CHECK,
+        severity=Severity.ERROR,
+        text=f"{what} is not what was installed: {', '.join(parts)}",
+        fix=(f"`{repair(path)}` makes it anew",),
+        data={"package": package, "edited": drift.edited, "missing": drift.missing, "added": drift.added},
+    )
+
+
+def _unknown(path: str, *, has: bool) -> Finding:
+    why = "the list of its files is gone, damaged, or was changed" if has else "it is not complete, or was interrupted"
+    return Finding(
+        check=CHECK,
+        severity=Severity.ERROR,
+        text=f"what `{path}` should hold is not known: {why}",
+        fix=(f"`{repair(path)}`" if has else "`sgprov bootstrap` makes it anew",),
+        data={"package": None, "edited": [], "missing": [], "added": []},
+    )
+
+
+def _some(names: list[str], tree: Tree) -> str:
+    shown = ", ".join(f"`{name}`{_kind(tree.files.get(name))}" for name in names[:_SHOWN_FILES])
     return shown if len(names) <= _SHOWN_FILES else f"{shown}, and {len(names) - _SHOWN_FILES} more"
+
+
+def _kind(status: os.stat_result | None) -> str:
+    return f" ({kind_of(status)})" if status and not stat.S_ISREG(status.st_mode) else ""

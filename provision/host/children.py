@@ -29,12 +29,13 @@ def child(
     directory: str | None = None,
     stdin: str | None = None,
     umask: int | None = None,
+    pass_fds: Sequence[int] = (),
     patience_s: float = _PATIENCE_S,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running process in a session of its own; leaving the block by an exception ends it with all its children.
 
-    It reads `stdin` and then the end of it; nothing without one. `umask` is the child's, ours without one. `patience_s`
-    is how long each signal has its effect.
+    It reads `stdin` and then the end of it; nothing without one. `umask` is the child's, ours without one; `pass_fds`
+    are descriptors that it has, too. `patience_s` is how long each signal has its effect.
     Raises `CommandFailed` where the program is not there or cannot be started.
     """
     started: list[subprocess.Popen[bytes]] = []
@@ -42,7 +43,17 @@ def child(
         # Ctrl-C in the middle of `Popen` would leave a process that runs and that nobody knows of.
         with interruption_deferred():
             piped = subprocess.DEVNULL if stdin is None else subprocess.PIPE
-            started.append(_started(argv, environment, stdin=piped, stderr=stderr, directory=directory, umask=umask))
+            started.append(
+                _started(
+                    argv,
+                    environment,
+                    stdin=piped,
+                    stderr=stderr,
+                    directory=directory,
+                    umask=umask,
+                    pass_fds=pass_fds,
+                )
+            )
         if started[0].stdin and stdin is not None:
             # A key, which every pipe takes at once; a program that did not read it says why itself.
             with contextlib.suppress(BrokenPipeError), started[0].stdin as entrance:
@@ -87,6 +98,7 @@ def _started(
     stderr: int,
     directory: str | None,
     umask: int | None,
+    pass_fds: Sequence[int],
 ) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
@@ -98,6 +110,7 @@ def _started(
             cwd=directory,
             start_new_session=True,
             umask=-1 if umask is None else umask,
+            pass_fds=pass_fds,
         )
     except FileNotFoundError as error:
         if error.filename != argv[0]:

@@ -238,6 +238,7 @@ class LocalHost:
         on_line: Callable[[str], None] | None = None,
         stdin: str | None = None,
         umask: int | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> Outcome:
         start = time.monotonic()
         command = tuple(argv)
@@ -245,7 +246,13 @@ class LocalHost:
         timed_out = threading.Event()
         environment = self._with(variables)
         with child(
-            command, environment, stderr=subprocess.STDOUT, directory=directory, stdin=stdin, umask=umask
+            command,
+            environment,
+            stderr=subprocess.STDOUT,
+            directory=directory,
+            stdin=stdin,
+            umask=umask,
+            pass_fds=pass_fds,
         ) as process:
 
             def stop() -> None:

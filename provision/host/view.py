@@ -180,12 +180,14 @@ class Host(HostView, Protocol):
         on_line: Callable[[str], None] | None = None,
         stdin: str | None = None,
         umask: int | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> Outcome:
         """Run a command that changes something, in a process group of its own that ends with us.
 
         `variables` are set in its environment (None removes one); `on_line` sees every line of output as it comes.
         `stdin` is what it reads: the way for a credential, which is in no list of processes and in no file. `umask` is
         for what others are to read, such as an environment (0o022); without one, what it makes is for us alone.
+        `pass_fds` are descriptors that it keeps: a lock that is held as long as it lives, should we end before it.
         Raises `CommandFailed` with the end of the output on a status other than 0, on a timeout, and where the
         program is not installed.
         """

@@ -20,7 +20,11 @@ def check_disk(view: HostView, *, prefix: str, lock: Lock, interpreter: str | No
     """
     path, known = layout.path_for(prefix, lock), sizes.of(lock)
     # An interrupted install has put an unknown part of its bytes on the disk already: it may be the rest that fits.
-    if known is None or layout.is_complete(view, path, lock) or view.read(f"{path}/{layout.MADE}") is not None:
+    if (
+        known is None
+        or layout.is_stamped(view, path, lock)
+        or view.read(f"{layout.staging_of(path)}/{layout.MADE}") is not None
+    ):
         return None
     installed = known.disk_bytes
     cache = installer.cache_directory(view)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import msgspec
-
 from provision import __version__
-from provision.environments import installer, interpreters, layout, locking, receipts, uv, watching
+from provision.environments import claims, drift, interpreters, layout, locking, receipts, stamping, uv, watching
+from provision.environments.building import Building
+from provision.environments.sealing import Comparison
 from provision.errors import CheckFailed, StepFailed
 from provision.host import Host, HostView
 from provision.locks import sizes
@@ -26,15 +26,16 @@ _LINES = ((100e6, "100 Mbit/s"), (1e9, "1 Gbit/s"))
 class Environment:
     """The environment of `lock` is complete. It is not in use by that: the step `switch` does it.
 
-    `interpreter` is the path of a fitting Python, None for the one under the prefix. `reinstall` names packages whose
-    files are not trusted (`environments.verify` says which): they are fetched anew. `wheels` is where all of
-    them are taken from, if not from the index.
+    `interpreter` is the path of a fitting Python, None for the one under the prefix. With `anew` it is
+    made anew even where it is complete; `reinstall` names packages whose files are not trusted then, nor those in uv's
+    cache, which are the same files. `wheels` is where all of them are taken from, if not from the index.
     """
 
     prefix: str
     lock: Lock
     interpreter: str | None = None
     reinstall: tuple[str, ...] = ()
+    anew: bool = False
     wheels: str | None = None
 
     @property
@@ -59,7 +60,7 @@ class Environment:
         return estimate(None if carried else known.download_bytes, known.disk_bytes)
 
     def satisfied(self, host: HostView) -> bool:
-        return not self.reinstall and layout.is_complete(host, self.path, self.lock)
+        return not self.anew and layout.is_complete(host, self.path, self.lock)
 
     def check(self, view: HostView) -> None:
         short = check_disk(view, prefix=self.prefix, lock=self.lock, interpreter=self.interpreter)
@@ -74,11 +75,12 @@ class Environment:
             self.prefix,
             patience_s=locking.LONG_S,
             tell=lambda text: tell(Progress(text=text, milestone=True)),
-        ):
+        ) as held:
             # Another run may have made it while this one waited.
-            return self._found(host) if self.satisfied(host) else self._made(host, interpreter, tell)
+            return self._found(host) if self.satisfied(host) else self._made(host, interpreter, tell, held)
 
-    def _found(self, host: HostView) -> Applied:
+    def _found(self, host: Host) -> Applied:
+        claims.hold(host, self.path)
         stamp = layout.read_stamp(host, self.path)
         return self._applied(stamp.python if stamp else "")
 
@@ -90,14 +92,25 @@ class Environment:
         replace(self, interpreter=interpreter.path).check(host)
         return interpreter
 
-    def _made(self, host: Host, interpreter: interpreters.Interpreter, tell: Callable[[Progress], None]) -> Applied:
-        self._prepare(host, interpreter.path)
+    def _made(
+        self, host: Host, interpreter: interpreters.Interpreter, tell: Callable[[Progress], None], held: int
+    ) -> Applied:
         told = self.estimate()
         tell(Progress(text=f"{self.preview()} ({told})" if told else self.preview(), milestone=True))
-        self._sync(host, tell)
-        if lacking := layout.missing(host, self.path, self.lock):
-            raise StepFailed(f"uv ended well, but {len(lacking)} wheels are not there: {', '.join(lacking[:5])}")
-        self._stamp(host, interpreter)
+        building = Building(
+            host=host,
+            path=self.path,
+            staging=layout.staging_of(self.path),
+            lock=self.lock,
+            interpreter=interpreter.path,
+            held=held,
+            wheels=self.wheels,
+            tell=lambda line: tell(Progress(text=line.strip())),
+        )
+        made = self._built(host, building, tell)
+        stamp = self._stamp(interpreter)
+        tell(Progress(text="writing everything out to the disk"))
+        stamping.stamp(host, self.path, building.staging, made, stamp, lock_text=self.lock.text, cache=building.cache)
         copied = check_links(host, prefix=self.prefix)
         return self._applied(interpreter.version, (*uv.check(host), *([copied] if copied else ())))
 
@@ -108,17 +121,7 @@ class Environment:
             data={"environment": self.path, "lock_digest": self.lock.digest, "python": python},
         )
 
-    def _prepare(self, host: Host, interpreter: str) -> None:
-        """An environment that may be synced: the stamped one that is there, else an empty one."""
-        if layout.read_stamp(host, self.path) and host.stat(layout.python_of(self.path)):
-            # A stamp holds only while nothing is changed: gone before the change, back after it.
-            host.remove(f"{self.path}/{layout.STAMP}")
-            return
-        # What an interrupted uv left is not completed: it takes a package for installed whose dist-info is there and
-        # whose other files may not be. Its downloads are in the cache, so starting afresh costs seconds.
-        installer.make(host, self.path, interpreter)
-
-    def _sync(self, host: Host, tell: Callable[[Progress], None]) -> None:
+    def _built(self, host: Host, building: Building, tell: Callable[[Progress], None]) -> Comparison:
         known = sizes.of(self.lock)
         total = known.installed_bytes if known else None
         # What is counted is what lies on the disk, which is more than what is fetched for it.
@@ -130,20 +133,13 @@ class Environment:
 
         try:
             with watching.watch(host, written):
-                installer.sync(
-                    host,
-                    self.path,
-                    self.lock,
-                    reinstall=self.reinstall,
-                    wheels=self.wheels,
-                    on_line=lambda line: tell(Progress(text=line.strip())),
-                )
+                return building.carried_out({*self.reinstall, *drift.packages(host, self.path)})
         except StepFailed as error:
             error.findings = error.findings or _known_causes(error)
             raise
 
-    def _stamp(self, host: Host, interpreter: interpreters.Interpreter) -> None:
-        stamp = layout.Stamp(
+    def _stamp(self, interpreter: interpreters.Interpreter) -> layout.Stamp:
+        return layout.Stamp(
             name=self.path.rsplit("/", 1)[-1],
             lock=self.lock.name,
             lock_digest=self.lock.digest,
@@ -152,8 +148,6 @@ class Environment:
             sgprov=__version__,
             time=receipts.now(),
         )
-        host.write(f"{self.path}/{layout.LOCK}", self.lock.text)
-        host.write(f"{self.path}/{layout.STAMP}", msgspec.json.encode(stamp).decode() + "\n")
 
 
 def _known_causes(error: StepFailed) -> tuple[Finding, ...]:

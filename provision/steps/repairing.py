@@ -41,4 +41,5 @@ def step(view: HostView, prefix: str, path: str, packages: tuple[str, ...]) -> I
             lock=lock,
             interpreter=stamp.interpreter if view.stat(stamp.interpreter) else None,
             reinstall=packages,
+            anew=True,
         )

@@ -132,7 +132,7 @@ def test_others_read_an_environment_and_never_write_it(machine: Machine, umask: 
     entries = [Path(machine.prefix), *Path(machine.prefix).rglob("*")]
     modes = {str(each): stat.S_IMODE(each.lstat().st_mode) for each in entries if not each.is_symlink()}
     assert [path for path, mode in modes.items() if mode & 0o022] == []
-    unreadable = [path for path, mode in modes.items() if not mode & 0o004 and not path.endswith("/.lock")]
+    unreadable = [path for path, mode in modes.items() if not mode & 0o004 and not path.endswith(("/.lock", "/claim"))]
     assert unreadable == []
 
 

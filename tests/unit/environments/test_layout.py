@@ -60,7 +60,7 @@ def test_another_lock_is_another_directory(lock: Lock, tmp_path: Path) -> None:
 
 def test_whole(lock: Lock) -> None:
     path = layout.path_for("/p", lock)
-    assert layout.is_complete(machine(lock, path), path, lock)
+    assert layout.is_stamped(machine(lock, path), path, lock)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_missing(lock: Lock, folders: tuple[str, ...], expected: tuple[str, ...]
     path = layout.path_for("/p", lock)
     host = machine(lock, path, folders)
     assert layout.missing(host, path, lock) == expected
-    assert layout.is_complete(host, path, lock) == (not expected)
+    assert layout.is_stamped(host, path, lock) == (not expected)
 
 
 def test_not_whole_without_a_stamp_that_says_so(lock: Lock) -> None:
@@ -88,14 +88,14 @@ def test_not_whole_without_a_stamp_that_says_so(lock: Lock) -> None:
         del host.files[f"{path}/.sgprov/stamp.json"]
         if text is not None:
             host.files[f"{path}/.sgprov/stamp.json"] = text
-        assert not layout.is_complete(host, path, lock), text
+        assert not layout.is_stamped(host, path, lock), text
 
 
 def test_not_whole_without_its_interpreter(lock: Lock) -> None:
     path = layout.path_for("/p", lock)
     host = machine(lock, path)
     del host.files[f"{path}/bin/python"]
-    assert not layout.is_complete(host, path, lock)
+    assert not layout.is_stamped(host, path, lock)
 
 
 def test_list_names_the_newest_first_and_what_was_interrupted_last(lock: Lock) -> None:

@@ -1,80 +1,129 @@
-"""RECORD against the files: what was edited or removed is named with its package."""
+"""The manifest against the files: what was edited, removed or added is named with its package."""
 
 from __future__ import annotations
 
+import os
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fakes import make_wheel, record
 
-from provision.environments import Scan, verify
+from provision.environments import Scan, manifest, stamping, verify
+from provision.environments.known_wheels import KnownWheels
+from provision.environments.layout import Stamp
+from provision.environments.sealing import Comparison, Made, compare
 from provision.host.local import LocalHost
+from provision.locks.lockfile import Lock
 
-HOST = LocalHost({})
+SITE = "lib/python3.10/site-packages"
+NAMES = ("alpha", "beta_x")
+
+
+class Folder:
+    """An environment as uv would have put it into `.env.new`, without uv."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.path, self.staging = root, root / "env", root / ".env.new"
+        self.host = LocalHost({"HOME": str(root), "XDG_STATE_HOME": str(root / "state")})
+        file = root / "engine-1.cp310.x86_64.txt"
+        self.staging.mkdir()
+        (self.staging / "bin").mkdir()
+        (self.staging / "bin/python").symlink_to("/usr/bin/env")
+        (self.staging / "pyvenv.cfg").write_text("home = /usr/bin\n")
+        names = frozenset(manifest.walk(str(self.staging)).files)
+        self.made = Made(names=names, since_ns=time.time_ns() - 10**9)
+        lines = []
+        for name in NAMES:
+            lines.append(make_wheel(root / "wheels", name, data=b"\x7fELF" * 1000))
+            with zipfile.ZipFile(root / "wheels" / f"{name}-1.0-py3-none-any.whl") as wheel:
+                wheel.extractall(self.staging / SITE)
+        file.write_text("".join(lines))
+        self.lock = Lock(file, "engine-1", "3.10", "x86_64")
+
+    def compared(self) -> Comparison:
+        return compare(str(self.staging), self.lock, self.made, KnownWheels(self.host), cache=str(self.root / "cache"))
+
+    def stamped(self) -> Path:
+        made = self.compared()
+        assert (made.wrong, made.strays) == ({}, [])
+        stamp = Stamp(
+            name="env",
+            lock=self.lock.name,
+            lock_digest=self.lock.digest,
+            python="3.10.1",
+            interpreter="/usr/bin/env",
+            sgprov="0",
+            time="2026-01-01T00:00:00Z",
+        )
+        paths = (str(self.path), str(self.staging))
+        stamping.stamp(self.host, *paths, made, stamp, lock_text=self.lock.text, cache=str(self.root))
+        return self.path
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> Path:
-    site_packages = tmp_path / "lib/python3.10/site-packages"
-    for name in ("alpha", "beta_x"):
-        make_wheel(tmp_path / "wheels", name, data=b"\x7fELF" * 1000)
-        zipfile.ZipFile(tmp_path / "wheels" / f"{name}-1.0-py3-none-any.whl").extractall(site_packages)
-    return tmp_path
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
 
 
-def test_untouched(environment: Path) -> None:
+def test_untouched(folder: Folder) -> None:
     heard: list[Scan] = []
-    found = verify(HOST, str(environment), tell=heard.append)
-    assert found.ok and (found.packages, found.files) == (2, 8)
+    found = verify(folder.host, str(folder.stamped()), tell=heard.append)
+    assert found.ok and (found.packages, found.files) == (2, 11)
     assert heard[-1].done == heard[-1].total == found.bytes > 8000
     assert found.mb_per_s > 0
 
 
-def test_bytecode_and_other_files_are_nobodys_business(environment: Path) -> None:
-    (environment / "lib/python3.10/site-packages/alpha/__pycache__").mkdir()
-    (environment / "lib/python3.10/site-packages/alpha/__pycache__/x.pyc").write_text("x")
-    assert verify(HOST, str(environment)).ok
-
-
-def test_edited_and_missing(environment: Path) -> None:
-    site_packages = environment / "lib/python3.10/site-packages"
-    data = site_packages / "alpha/data.bin"
+def test_edited_missing_and_added(folder: Folder) -> None:
+    site = folder.stamped() / SITE
+    data = site / "alpha/data.bin"
     data.write_bytes(data.read_bytes()[:-1] + b"!")
-    (site_packages / "beta_x/__init__.py").unlink()
-    alpha, beta = verify(HOST, str(environment)).findings
-    assert alpha.text == "`alpha` is not what was installed: 1 edited (`alpha/data.bin`)"
-    assert beta.text == "`beta-x` is not what was installed: 1 missing (`beta_x/__init__.py`)"
+    (site / "beta_x/__init__.py").unlink()
+    os.mkfifo(site / "pipe")
+    nobody, alpha, beta = verify(folder.host, str(folder.path)).findings
+    assert nobody.data["added"] == [f"{SITE}/pipe"] and "a named pipe" in nobody.text
+    assert alpha.data == {"package": "alpha", "edited": [f"{SITE}/alpha/data.bin"], "missing": [], "added": []}
+    assert beta.data["missing"] == [f"{SITE}/beta_x/__init__.py"]
     assert beta.fix[0].startswith("`sgprov environments repair ")
 
 
-def test_a_package_without_its_record(environment: Path) -> None:
-    (environment / "lib/python3.10/site-packages/alpha-1.0.dist-info/RECORD").unlink()
-    (finding,) = verify(HOST, str(environment)).findings
-    assert finding.data == {"package": "alpha", "edited": [], "missing": ["RECORD"]}
-
-
-def test_a_file_that_two_packages_claim_is_right_as_either_says(environment: Path) -> None:
-    site_packages = environment / "lib/python3.10/site-packages"
-    stray = site_packages / "build_backend.py"
+def test_a_file_that_two_packages_claim_is_right_as_either_says(folder: Folder) -> None:
+    stray = folder.staging / SITE / "build_backend.py"
     for name, content in (("alpha", b"one"), ("beta_x", b"two")):
-        with (site_packages / f"{name}-1.0.dist-info/RECORD").open("a") as stream:
+        with (folder.staging / SITE / f"{name}-1.0.dist-info/RECORD").open("a") as stream:
             stream.write(record({stray.name: content}))
-    for content in (b"one", b"two"):
-        stray.write_bytes(content)
-        assert verify(HOST, str(environment)).ok
     stray.write_bytes(b"three")
-    assert [finding.data["package"] for finding in verify(HOST, str(environment)).findings] == ["alpha", "beta-x"]
+    assert folder.compared().wrong.keys() == {"alpha", "beta-x"}
+    stray.write_bytes(b"two")
+    path = folder.stamped()
+    assert verify(folder.host, str(path)).ok
+    (path / SITE / stray.name).write_bytes(b"one")
+    assert not verify(folder.host, str(path)).ok, "it was the other one that was installed"
 
 
-def test_a_package_that_is_gone_altogether_is_known_from_the_lock(environment: Path) -> None:
-    (environment / ".sgprov").mkdir()
-    pins = "".join(f"{name}==1.0 --hash=sha256:{'0' * 64}\n" for name in ("alpha", "beta-x", "gamma"))
-    (environment / ".sgprov/lock.txt").write_text(pins)
-    (finding,) = verify(HOST, str(environment)).findings
-    assert finding.data["package"] == "gamma" and finding.data["missing"] == ["all of gamma==1.0"]
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        (lambda site: (site / "alpha/data.bin").write_bytes(b"\x7fELX" * 1000), {"alpha"}),
+        (lambda site: (site / "alpha/data.bin").write_bytes(b"short"), {"alpha"}),
+        (lambda site: (site / "alpha/data.bin").unlink(), {"alpha"}),
+        (lambda site: (site / "alpha-1.0.dist-info/RECORD").write_bytes(b"\xff,"), {"alpha"}),
+        (lambda site: (site / "alpha-1.0.dist-info").rename(site / "alpha-2.0.dist-info"), {"alpha"}),
+        (lambda site: (site / "evil.pth").write_text("import os"), set()),
+        (lambda site: (site / "evil.py").symlink_to("/etc/hostname"), set()),
+    ],
+)
+def test_what_is_not_as_in_its_wheel_is_not_stamped(
+    folder: Folder, change: Callable[[Path], object], wrong: set[str]
+) -> None:
+    change(folder.staging / SITE)
+    found = folder.compared()
+    assert found.wrong.keys() == wrong
+    assert wrong or found.strays
 
 
 def test_where_there_is_nothing_nothing_is_right(tmp_path: Path) -> None:
-    (finding,) = verify(HOST, str(tmp_path / "nowhere")).findings
-    assert "holds no packages" in finding.text
+    (finding,) = verify(LocalHost({}), str(tmp_path / "nowhere")).findings
+    assert "is not known" in finding.text and not finding.data["package"]

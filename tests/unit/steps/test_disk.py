@@ -8,6 +8,7 @@ import pytest
 from fakes import GIB, FakeHost, answer
 
 from provision.environments import uv
+from provision.environments.layout import staging_of
 from provision.errors import CheckFailed
 from provision.locks.lockfile import Lock
 from provision.steps.disk import check_disk, check_links
@@ -70,7 +71,7 @@ def test_what_is_cached_needs_no_space(host: FakeHost, lock: Lock) -> None:
 
 def test_an_interrupted_install_may_go_on(host: FakeHost, lock: Lock) -> None:
     host.disks = {"/": 2 * 10**9}
-    host.files[f"{Environment(prefix=PREFIX, lock=lock).path}/.sgprov/made"] = ""
+    host.files[f"{staging_of(Environment(prefix=PREFIX, lock=lock).path)}/.sgprov/made"] = ""
     assert check(host, lock) is None
 
 
