@@ -31,7 +31,8 @@ from provision.report import Finding, Report, Severity
 from provision.serving import keys, record, server
 from provision.steps.disk import check_links
 from provision.steps.image import PullImage
-from provision.steps.model_files import locate
+from provision.steps.model import is_path
+from provision.steps.model_files import REVISION, locate
 from provision.steps.server import StartServer
 
 # Arguments of the engines that are rendered from what sgprov is asked for: (argument, how to ask for it).
@@ -82,6 +83,10 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     model = _model(view, decision)
     if not wishes.insecure:
         _check_hub(view, decision, model)
+    if wishes.revision and not _of_hub(model):
+        raise UsageError(
+            "`--revision` is for a model of the hub", hint="name one with `--model ORG/NAME`, or leave it out"
+        )
     if model is None and manner.smoke and not (decision.image and decision.image.model):
         raise UsageError(f"target `{decision.target.name}` has no model of its own", hint="name one with `--model`")
     if wishes.port == "auto":
@@ -108,6 +113,7 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
         api_key=key,
         wheels=manner.wheels,
         known_image=_known_image(view, decision, directory),
+        allow_pickle=bool(wishes.allow_pickle),
     )
     built = plan.leaving_out(built, _left_out(built, manner))
     if _launches(manner) and not key and (opened := keys.open_to_all(decision.serve, *decision.engine)):
@@ -229,10 +235,15 @@ def _model(view: HostView, decision: Decision) -> str | None:
 def _check_hub(view: HostView, decision: Decision, model: str | None) -> None:
     """Raise `UsageError` where the model is to come from a hub without encryption."""
     places = decision.places
-    if model is None or model == plan.BUILTIN_MODEL or model.startswith(("/", "./", "../", "~")):
+    if model is None or not _of_hub(model):
         return
-    if locate(view, model, models=places.models, huggingface=places.huggingface) is None:
+    revision = decision.serve.revision or REVISION
+    if locate(view, model, models=places.models, huggingface=places.huggingface, revision=revision) is None:
         hub.check_encrypted(view)
+
+
+def _of_hub(model: str | None) -> bool:
+    return model is not None and model != plan.BUILTIN_MODEL and not is_path(model)
 
 
 def _key(

@@ -53,6 +53,8 @@ class Options:
     prefix: str | None = None
     python: str | None = None
     model: str | None = None
+    revision: str | None = None
+    allow_pickle: bool | None = None
     served_model_name: str | None = None
     model_directory: str | None = None
     cache_directory: str | None = None

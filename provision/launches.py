@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from msgspec import structs
 
 from provision import config, environments, plan
+from provision.catalog.engines import engine
 from provision.catalog.rows import Image, Serve
 from provision.config import Options
 from provision.containers import run
@@ -20,6 +21,7 @@ from provision.serving import keys, record
 from provision.serving.launch import Inside, Launch, render, url_of
 from provision.serving.ports import DerivedPort, derive_for
 from provision.serving.tiny_model import SERVED_NAME
+from provision.steps.model import is_path
 from provision.steps.port import needed, next_free
 
 # What SGLang's own documentation gives a container with GPUs for what its processes share; no engine needs the host's.
@@ -48,8 +50,9 @@ def of(
     if decision.image is None:
         container = _of_stack(view, decision, decision.hosting, model or "", wishes, keyed=key_file is not None)
     else:
-        keyed = key_file is not None
-        container = _of_image(view, decision, decision.hosting, decision.image, model, name=name, keyed=keyed)
+        serve = decision.serve if wishes.allow_pickle else _without_pickles(decision.serve, decision.image, model)
+        safe, keyed = replace(decision, serve=serve), key_file is not None
+        container = _of_image(view, safe, decision.hosting, decision.image, model, name=name, keyed=keyed)
     mounts = (*container.mounts, *_key_mounts(key_file))
     container = replace(container, name=f"sgprov-{name}", restarts=restarts, mounts=mounts)
     return replace(_contained(decision, container, model or ""), key_file=key_file)
@@ -81,7 +84,8 @@ def as_process(decision: Decision, model: str, wishes: Options, *, key_file: str
     stack, lock = decision.stack, decision.lock
     assert stack is not None and lock is not None  # noqa: S101, PT018  # a decision without an image has both
     python = environments.python_of(environments.path_for(decision.places.prefix, lock))
-    path, serve = _path(decision, model), decision.serve
+    # What was fetched is served from where it is: the engine asks the hub for no revision.
+    path, serve = _path(decision, model), structs.replace(decision.serve, revision=None)
     if model == plan.BUILTIN_MODEL:
         serve = structs.replace(serve, served_name=serve.served_name or SERVED_NAME)
     elif path and not path.startswith("/"):
@@ -174,6 +178,13 @@ def _of_image(
         shm_gib=image.shm_gib,
         user=_caller(view, hosting, image=image),
     )
+
+
+def _without_pickles(serve: Serve, image: Image, model: str | None) -> Serve:
+    """The settings with which the engine loads no pickle of a model that its container fetches, unseen by sgprov."""
+    if model is None or is_path(model) or serve.load_format:
+        return serve
+    return structs.replace(serve, load_format=engine(image.engine).safe_load_format)
 
 
 def _contained(decision: Decision, container: Container, model: str) -> Launch:

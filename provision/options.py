@@ -14,6 +14,7 @@ VARIABLE_PREFIX = "SGPROV_"
 _HOST_NAME = re.compile(r"(?![0-9.]+$)[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _SERVED_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
+_REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
 _TYPES = {str: "text", int: "a whole number", float: "a number", tuple: "a list"}
 
 
@@ -111,6 +112,11 @@ def _check_served_name(value: str) -> None:
         )
 
 
+def _check_revision(value: str) -> None:
+    if not _REVISION.fullmatch(value) or ".." in value:
+        raise UsageError(f"`{value}` is not a revision", hint="a commit, a tag or a branch of the model on the hub")
+
+
 def _check_bind(value: str) -> None:
     import ipaddress  # noqa: PLC0415  # only where an address is asked for
 
@@ -134,6 +140,7 @@ def _check_python(value: str) -> None:
 _SHAPES: Mapping[str, Callable[[Any], None]] = {
     "name": _check_name,
     "served_model_name": _check_served_name,
+    "revision": _check_revision,
     "bind": _check_bind,
     "python": _check_python,
 }
@@ -198,6 +205,22 @@ OPTIONS = (
         help="Hugging Face id, directory, or name in the model directory.",
         default="the target's",
         example="Qwen/Qwen3-0.6B",
+    ),
+    Option(
+        name="revision",
+        metavar="COMMIT|TAG",
+        help="Revision of a hub model; a commit pins it.",
+        default="`main`; the receipt says which commit that was",
+        example="c1899de289a04d12100db370d81485cdf75e47ca",
+    ),
+    Option(
+        name="allow_pickle",
+        kind=bool,
+        metavar="",
+        help="Load weights that are pickles (.bin, .pt), which can run any code.",
+        default="false: only safetensors and GGUF are loaded",
+        example="true",
+        explicit=True,
     ),
     Option(
         name="served_model_name",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
+from provision.catalog.rows import Serve
 from provision.decision import Decision, Places
 from provision.environments import Receipt, path_for, python_of
 from provision.errors import ProvisionError
@@ -23,7 +24,8 @@ from provision.steps.environment import Environment
 from provision.steps.image import PullImage
 from provision.steps.inside import StartsInside
 from provision.steps.interpreter import Interpreter
-from provision.steps.model import HubModel, LocalModel, step_for
+from provision.steps.model import Demands, HubModel, LocalModel, absolute, is_path, step_for
+from provision.steps.model_files import REVISION, HubCopy
 from provision.steps.port import Port, needed
 from provision.steps.receipt import WriteReceipt
 from provision.steps.registry_login import RegistryLogin
@@ -133,6 +135,7 @@ class Arguments:
     api_key: str | None = field(default=None, repr=False)
     wheels: str | None = None
     known_image: str | None = None
+    allow_pickle: bool = False
 
 
 def build(
@@ -145,13 +148,20 @@ def build(
     api_key: str | None = None,
     wheels: str | None = None,
     known_image: str | None = None,
+    allow_pickle: bool = False,
 ) -> Plan:
     """The steps that make the decision true. `model` is as it was asked for.
 
     `wheels` is where all wheels are taken from, if not from the index; `known_image` the digest that the image had.
     """
     arguments = Arguments(
-        name=name, model=model, free_port=free_port, api_key=api_key, wheels=wheels, known_image=known_image
+        name=name,
+        model=model,
+        free_port=free_port,
+        api_key=api_key,
+        wheels=wheels,
+        known_image=known_image,
+        allow_pickle=allow_pickle,
     )
     steps_of = _image_steps if decision.image else _stack_steps
     return Plan(decision=decision, steps=steps_of(decision, launch, arguments), launch=launch)
@@ -190,7 +200,7 @@ def _stack_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
         model=given.model,
         port=decision.serve.port,
     )
-    models = _model_steps(decision, environment, given.model)
+    models = _model_steps(decision, environment, given)
     hub = next((step for step in models if isinstance(step, HubModel)), None)
     mounted = (bytecode_of(places), hub_of(places)) if decision.hosting else ()
     paths = (places.prefix, places.models, places.huggingface, *mounted)
@@ -228,7 +238,7 @@ def _image_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
         *((login,) if image.login else ()),
         *_pull_steps(decision, given.known_image),
         *((cache,) if image.cache else ()),
-        *_image_model_steps(decision, given.model),
+        *_image_model_steps(decision, given),
         *_launch_steps(places.prefix, launch, given, stack=image.name),
         _receipt_step(decision, receipt, given),
     )
@@ -294,31 +304,47 @@ def _receipt_step(decision: Decision, receipt: Receipt, given: Arguments) -> Wri
     prefix = decision.places.prefix
     program = decision.hosting.program if decision.hosting else None
     server = f"{prefix}/servers/{given.name}"
-    return WriteReceipt(prefix=prefix, receipt=receipt, smoke=f"{server}/{RESULT}", program=program, server=server)
+    named = given.model is not None and given.model != BUILTIN_MODEL and not is_path(given.model)
+    return WriteReceipt(
+        prefix=prefix,
+        receipt=receipt,
+        smoke=f"{server}/{RESULT}",
+        program=program,
+        server=server,
+        hub=_hub_copy(decision, given.model) if given.model and named else None,
+    )
 
 
-def _image_model_steps(decision: Decision, model: str | None) -> tuple[Step, ...]:
+def _image_model_steps(decision: Decision, given: Arguments) -> tuple[Step, ...]:
     """A model on this machine is checked; one on the hub is fetched by the container, into the cache it is given."""
-    if model is None or not model.startswith(("/", "./", "../", "~")):
+    if given.model is None or not is_path(given.model):
         return ()
-    path = str(Path(model).expanduser().absolute())
-    return (LocalModel(path=path, weights=decision.serve.load_format != "dummy"),)
+    return (LocalModel(path=absolute(given.model), demands=_demands(decision, given)),)
 
 
-def _model_steps(decision: Decision, environment: str, model: str | None) -> tuple[Step, ...]:
-    places = decision.places
-    if model is None:
+def _model_steps(decision: Decision, environment: str, given: Arguments) -> tuple[Step, ...]:
+    if given.model is None:
         return ()
-    if model == BUILTIN_MODEL:
-        return (TinyModel(path=f"{places.models}/{tiny_model.SERVED_NAME}"),)
-    return (
-        step_for(
-            model,
-            python=python_of(environment),
-            models=places.models,
-            huggingface=places.huggingface,
-            weights=decision.serve.load_format != "dummy",
-        ),
+    if given.model == BUILTIN_MODEL:
+        return (TinyModel(path=f"{decision.places.models}/{tiny_model.SERVED_NAME}"),)
+    copy = _hub_copy(decision, given.model)
+    return (step_for(copy, python=python_of(environment), demands=_demands(decision, given)),)
+
+
+def _hub_copy(decision: Decision, model: str) -> HubCopy:
+    places, revision = decision.places, decision.serve.revision or REVISION
+    return HubCopy(model=model, models=places.models, huggingface=places.huggingface, revision=revision)
+
+
+def _demands(decision: Decision, given: Arguments) -> Demands:
+    return Demands(load_format=load_format(decision.serve), allow_pickle=given.allow_pickle)
+
+
+def load_format(serve: Serve) -> str | None:
+    """As the engine will have it: what is handed to it comes last."""
+    words = [word for one in serve.extra for word in one.split("=", 1)]
+    return next(
+        (value for name, value in reversed(tuple(pairwise(words))) if name == "--load-format"), serve.load_format
     )
 
 

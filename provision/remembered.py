@@ -24,8 +24,12 @@ from provision.serving.record import Server
 ALL = "all"
 # Which server it is, and so nothing that it was asked for.
 IDENTITY = ("target", "prefix", "name")
-# What says nothing of another target, or of another address: who opened one address to everyone opened no other.
-_BOUND = {frozenset({"stack", "image", "python"}): "target", frozenset({"allow_unauthenticated"}): "bind"}
+# What says nothing of another target, address or model: who opened one address to everyone opened no other.
+_BOUND = {
+    frozenset({"stack", "image", "python"}): "target",
+    frozenset({"allow_unauthenticated"}): "bind",
+    frozenset({"revision", "allow_pickle"}): "model",
+}
 # Not an option, but where its variable put the cache of the hub is as good as asked for.
 HF_HOME = "HF_HOME"
 # What a launch fails of most: those of one that never was ready are not tried again unasked.

@@ -71,6 +71,7 @@ def to_remember(decision: Decision, options: Options, *, hf_home: str | None, ke
         "image": hosting.reference if hosting else None,
         "container_engine": hosting.program if hosting else None,
         "model": serve.model,
+        "revision": serve.revision,
         "served_model_name": serve.served_name,
         "cache_directory": places.huggingface,
         "port": serve.port,

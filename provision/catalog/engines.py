@@ -114,7 +114,10 @@ class AdminRow(Ranged, frozen=True, kw_only=True):
 
 
 class Engine(Row, frozen=True, kw_only=True):
-    """One engine; `since` is the oldest version the rows were checked for."""
+    """One engine; `since` is the oldest version the rows were checked for.
+
+    `safe_load_format` is the value of `load_format` with which it loads weights that cannot run code, and no others.
+    """
 
     name: str
     since: str
@@ -126,6 +129,7 @@ class Engine(Row, frozen=True, kw_only=True):
     log: tuple[LogRow, ...]
     ports: tuple[PortRow, ...]
     dp_attention: tuple[str, ...] = ()
+    safe_load_format: str | None = None
     admin: tuple[AdminRow, ...] = ()
 
     def rows(self, rows: Iterable[R], version: str) -> tuple[R, ...]:

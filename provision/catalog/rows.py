@@ -19,6 +19,7 @@ class Serve(Row, frozen=True, kw_only=True):
     """
 
     model: str | None = None
+    revision: str | None = None
     served_name: str | None = None
     host: str = "127.0.0.1"
     port: int = 30000

@@ -44,6 +44,7 @@ class Context:
     local: bool = True
     network_wait_s: float = NETWORK_WAIT_S
     allow_unauthenticated: bool = False
+    allow_pickle: bool = False
     _answers: dict[str, Any] = field(default_factory=dict, repr=False)
     _guard: ThreadLock = field(default_factory=ThreadLock, repr=False)
 

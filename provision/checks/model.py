@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from provision.catalog.engines import engine
-from provision.checks.base import Context, bootstrap, check, error, info
-from provision.plan import EXAMPLE_MODEL
+from provision.checks.base import Context, bootstrap, check, error, info, warning
+from provision.plan import EXAMPLE_MODEL, load_format
 from provision.report import Finding
-from provision.steps.model_files import locate, problems
+from provision.steps.model_files import REVISION, locate, own_code, pickled, problems
 
 _check = partial(check, "model")
 _MIB = 1 << 20
@@ -65,6 +65,44 @@ def model_whole(context: Context) -> Iterator[Finding]:
 
 
 @_check(
+    "model-pickle",
+    "The weights cannot run code",
+    looks_at="the names of the weight files that the engine would load",
+    why="a pickle (.bin, .pt, .pth, .ckpt) runs whatever code is in it, as the user who serves it",
+    remedy="a copy with safetensors; `sgprov bootstrap --allow-pickle` where whoever made it is trusted",
+    applies=lambda context: _named(context) and _directory(context) is not None,
+)
+def model_pickle(context: Context) -> Iterator[Finding]:
+    directory = _directory(context) or ""
+    if context.serve.load_format == "dummy":
+        return
+    if found := pickled(context.view, directory, load_format=load_format(context.serve)):
+        text = f"the weights of `{directory}` are pickles, which run whatever code is in them: {', '.join(found[:3])}"
+        if context.allow_pickle:
+            yield warning(text, "take a copy with safetensors")
+        else:
+            yield error(text, "take a copy with safetensors", f"{bootstrap(context, '--allow-pickle')} loads them")
+
+
+@_check(
+    "model-code",
+    "The model brings no code of its own",
+    looks_at="`auto_map` in config.json and tokenizer_config.json",
+    why="such a model is complete only with its own Python files, which sgprov never has the engine run",
+    remedy="a model that the engine knows by itself; or read the code, and hand the engine `--trust-remote-code`",
+    applies=lambda context: _named(context) and _directory(context) is not None,
+)
+def model_code(context: Context) -> Iterator[Finding]:
+    directory = _directory(context) or ""
+    if not own_code(context.view, directory):
+        return
+    if "--trust-remote-code" in context.serve.extra:
+        yield warning(f"the engine is told to run the code that `{directory}` brings", "read it first")
+    else:
+        yield info(f"`{directory}` brings code of its own, which is not run; the engine may not know the model without")
+
+
+@_check(
     "model-fits",
     "The weights fit into GPU memory",
     looks_at="the size of the weight files against the memory of the GPUs to be used and the target's mem_fraction",
@@ -107,7 +145,8 @@ def _directory(context: Context) -> str | None:
 
 def _locate(context: Context) -> str | None:
     model, places = context.serve.model or "", context.places
-    return locate(context.view, model, models=places.models, huggingface=places.huggingface)
+    revision = context.serve.revision or REVISION
+    return locate(context.view, model, models=places.models, huggingface=places.huggingface, revision=revision)
 
 
-CHECKS = (model_there, model_whole, model_fits)
+CHECKS = (model_there, model_whole, model_pickle, model_code, model_fits)

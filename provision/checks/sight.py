@@ -55,6 +55,7 @@ def look(
         local=local,
         network_wait_s=network_wait_s,
         allow_unauthenticated=bool(wishes.allow_unauthenticated),
+        allow_pickle=bool(wishes.allow_pickle),
     )
 
 

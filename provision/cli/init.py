@@ -102,6 +102,8 @@ def _default(one: Option, decision: Decision, facts: Facts) -> Any:
         "container_engine": hosting.program if hosting else None,
         "gpus": ",".join(str(gpu.index) for gpu in facts.gpus) or None,
         "model": serve.model,
+        "revision": serve.revision,
+        "allow_pickle": False,
         "served_model_name": serve.served_name,
         "model_directory": places.models,
         "cache_directory": places.huggingface,

@@ -295,6 +295,7 @@ def serve_of(target: Target, wishes: Options) -> Serve:
         serve = replaced(serve, port=int(wishes.port))
     changes = {
         "model": wishes.model,
+        "revision": wishes.revision,
         "served_name": wishes.served_model_name,
         "host": wishes.bind,
         "context_length": wishes.context_length,

@@ -20,8 +20,9 @@ HISTORY = "receipts"
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """One successful run. Either `environment` (a name) with its lock, or `image` with its digest, is set.
 
-    `time` is UTC (ISO 8601). `smoke` is what the smoke test measured; no field ever holds a secret. After a rollback
-    `rolled_back_from` is the environment that was left: servers of it follow when they are started again.
+    `time` is UTC (ISO 8601), `model_revision` the commit of a model of the hub. `smoke` is what the smoke test
+    measured; no field ever holds a secret. After a rollback `rolled_back_from` is the environment that was left:
+    servers of it follow when they are started again.
     """
 
     target: str
@@ -34,6 +35,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     image: str | None = None
     image_digest: str | None = None
     model: str | None = None
+    model_revision: str | None = None
     port: int | None = None
     smoke: dict[str, Any] = {}
     rolled_back_from: str | None = None

@@ -1,6 +1,7 @@
 """Fetch a model with the engine's own huggingface_hub; run by that environment's Python, so it imports nothing of ours.
 
-One argument: a JSON object with `model`, `revision`, `free_bytes`, `ignore`. Prints one JSON object a line, with an
+One argument: a JSON object with `model`, `revision`, `free_bytes`, `weights`, `allow_pickle` and the patterns `ignore`
+and `pickles`. Prints one JSON object a line, with an
 `event`: `planned`, `progress`, `done`, or `error` with its `kind`. The token comes by `HF_TOKEN` in the environment.
 """
 
@@ -74,8 +75,15 @@ def fetch(hub: Any, request: dict[str, Any]) -> None:
     model, revision = request["model"], request["revision"]
     info = hub.HfApi().model_info(model, revision=revision, files_metadata=True, timeout=30)
     names = [sibling.rfilename for sibling in info.siblings]
-    # Other formats of the same weights are fetched only where there are no safetensors.
-    ignore = request["ignore"] if any(name.endswith(".safetensors") for name in names) else []
+    pickles = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in request["pickles"])]
+    others = any(name.endswith((".safetensors", ".gguf")) for name in names)
+    if pickles and not others and request["weights"] and not request["allow_pickle"]:
+        say(event="error", kind="pickle", names=pickles[:3])
+        return
+    # Other formats of the same weights are fetched only where there are no safetensors; pickles only where asked for.
+    ignore = [] if request["allow_pickle"] else request["pickles"]
+    if any(name.endswith(".safetensors") for name in names):
+        ignore = request["ignore"]
     files = list(wanted(hub, info, ignore))
     total = sum(size for _, size in files)
     say(event="planned", files=len(files), bytes=total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,63 @@ from provision.host import RESERVE_BYTES, Host, HostView
 from provision.secrets import mask
 from provision.steps import model_files
 from provision.steps.base import Progress
+from provision.steps.model_files import HubCopy
 
 _SCRIPT = Path(__file__).with_name("hub_fetch.py")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 _GB = 1e9
 # The same weights in formats that the engines do not read when there are safetensors.
-_OTHER_FORMATS = ("*.bin", "*.pth", "*.pt", "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.ot", "original/*", "onnx/*")
+_OTHER_FORMATS = (*model_files.PICKLES, "*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.ot", "original/*", "onnx/*")
 # What huggingface_hub takes for a yes.
 _TRUE = {"1", "ON", "YES", "TRUE"}
 _FORMS = "a model is a path on this host, or an id on the hub such as `Qwen/Qwen3-8B`"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Demands:
+    """What a model must be to be served: `weights` False is for a server that fills them itself (`load_format` dummy).
+
+    `allow_pickle` is what the user says to weights that can run code when they are loaded.
+    """
+
+    load_format: str | None = None
+    allow_pickle: bool = False
+
+    @property
+    def weights(self) -> bool:
+        return self.load_format != "dummy"
+
+    def check(self, view: HostView, directory: str, *, hint: str | None = None) -> None:
+        """Raise `StepFailed` where the model is not whole, `CheckFailed` where it is not to be loaded."""
+        if found := model_files.problems(view, directory, weights=self.weights):
+            raise StepFailed("\n".join(found), hint=hint)
+        if not self.weights or self.allow_pickle:
+            return
+        if pickles := model_files.pickled(view, directory, load_format=self.load_format):
+            raise _refused(directory, pickles)
+
+    def met(self, view: HostView, directory: str) -> bool:
+        """Whether `check` has nothing to say."""
+        try:
+            self.check(view, directory)
+        except (StepFailed, CheckFailed):
+            return False
+        return True
+
+
+def _refused(model: str, pickles: Sequence[str]) -> CheckFailed:
+    return CheckFailed(
+        f"the weights of `{model}` are pickles, which run whatever code is in them: {', '.join(pickles[:3])}",
+        hint="take a copy with safetensors, or load them nevertheless: `--allow-pickle`",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class LocalModel:
-    """The model at `path` is whole. `weights` False is for a server that fills them itself."""
+    """The model at `path` is whole, and to be loaded."""
 
     path: str
-    weights: bool = True
+    demands: Demands = Demands()
 
     @property
     def id(self) -> str:
@@ -46,7 +86,7 @@ class LocalModel:
         return f"check the model at `{self.path}`"
 
     def satisfied(self, host: HostView) -> bool:
-        return not model_files.problems(host, self.path, weights=self.weights)
+        return self.demands.met(host, self.path)
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
         tell(Progress(text=self.preview()))
@@ -54,70 +94,84 @@ class LocalModel:
         return f"`{self.path}` is whole"
 
     def check(self, view: HostView) -> None:
-        if found := model_files.problems(view, self.path, weights=self.weights):
-            raise StepFailed("\n".join(found), hint="copy the model again, whole; `--model org/name` fetches one")
+        self.demands.check(view, self.path, hint="copy the model again, whole; `--model org/name` fetches one")
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubModel:
-    """The model called `model` on the hub is on this host: under `models`, or in the cache of `huggingface` (HF_HOME).
+    """The model of the hub that `copy` describes is on this host.
 
     `python` is the interpreter of the engine's environment, whose own huggingface_hub fetches. The token is taken
     from the environment variable HF_TOKEN and handed on by name only.
     """
 
-    model: str
+    copy: HubCopy
     python: str
-    models: str
-    huggingface: str
-    revision: str = model_files.REVISION
-    weights: bool = True
+    demands: Demands = Demands()
 
     @property
     def id(self) -> str:
         return "model"
 
     @property
+    def model(self) -> str:
+        return self.copy.model
+
+    @property
     def looks_only(self) -> bool:
         return False
 
     def preview(self) -> str:
-        return f"fetch `{self.model}` from the hub into `{self.huggingface}`"
+        revision = "" if self.copy.revision == model_files.REVISION else f" at `{self.copy.revision}`"
+        return f"fetch `{self.model}`{revision} from the hub into `{self.copy.huggingface}`"
 
     def path(self, view: HostView) -> str | None:
         """Where it lies, once it is here."""
-        return model_files.locate(
-            view, self.model, models=self.models, huggingface=self.huggingface, revision=self.revision
-        )
+        return self.copy.path(view)
 
     def satisfied(self, host: HostView) -> bool:
         # Answered from the disk alone: a host without a way to the hub serves what it has.
         path = self.path(host)
-        return path is not None and not model_files.problems(host, path, weights=self.weights)
+        return path is not None and self.demands.met(host, path)
 
     def check(self, view: HostView) -> None:
+        path = self.path(view)
+        if path and not model_files.problems(view, path, weights=self.demands.weights):
+            self.demands.check(view, path)
         if (view.variable("HF_HUB_OFFLINE") or "").upper() in _TRUE and not self.satisfied(view):
             raise self._explained({"event": "error", "kind": "offline"})
 
     def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
+        path = self.path(host)
+        if path is None or model_files.problems(host, path, weights=self.demands.weights):
+            fetched = self._fetched(host, tell)
+            path = self.path(host)
+        else:
+            fetched = 0
+        if path is None or (found := model_files.problems(host, path, weights=self.demands.weights)):
+            detail = "\n".join(found) if path else f"it is not in `{self.copy.huggingface}`"
+            raise StepFailed(f"`{self.model}` was fetched and is not a whole model: {detail}")
+        self.demands.check(host, path)
+        return f"`{self.model}` in `{path}`, {fetched / _GB:.1f} GB fetched"
+
+    def _fetched(self, host: Host, tell: Callable[[Progress], None]) -> int:
         events = self._fetch(host, tell)
         error = next((event for event in events if event["event"] == "error"), None)
         if error:
             raise self._explained(error)
-        path = self.path(host)
-        if path is None or (found := model_files.problems(host, path, weights=self.weights)):
-            detail = "\n".join(found) if path else f"it is not in `{self.huggingface}`"
-            raise StepFailed(f"`{self.model}` was fetched and is not a whole model: {detail}")
-        fetched = next((event["bytes"] for event in events if event["event"] == "done"), 0)
-        return f"`{self.model}` in `{path}`, {fetched / _GB:.1f} GB fetched"
+        return next((int(event["bytes"]) for event in events if event["event"] == "done"), 0)
 
     def _fetch(self, host: Host, tell: Callable[[Progress], None]) -> list[dict[str, Any]]:
-        disk = host.disk(model_files.hub_cache(host, self.huggingface))
+        disk = host.disk(model_files.hub_cache(host, self.copy.huggingface))
         request = {
             "model": self.model,
-            "revision": self.revision,
+            "revision": self.copy.revision,
             "free_bytes": max(0, disk.free - RESERVE_BYTES) if disk else 1 << 62,
             "ignore": _OTHER_FORMATS,
+            "pickles": model_files.PICKLES,
+            # What is filled by the engine is not fetched for its weights; nor is what may not be loaded.
+            "allow_pickle": self.demands.allow_pickle,
+            "weights": self.demands.weights,
         }
         events: list[dict[str, Any]] = []
 
@@ -139,7 +193,7 @@ class HubModel:
     def _variables(self) -> dict[str, str | None]:
         token = config.secret("HF_TOKEN") or config.secret("HUGGING_FACE_HUB_TOKEN")
         return {
-            "HF_HOME": self.huggingface,
+            "HF_HOME": self.copy.huggingface,
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             # A login in ~/.netrc would win over the token.
@@ -150,15 +204,17 @@ class HubModel:
         }
 
     def _explained(self, error: dict[str, Any]) -> StepFailed | CheckFailed:
-        place = f"{self.models}/{self.model}"
+        place = f"{self.copy.models}/{self.model}"
         if error["kind"] == "no-space" and "bytes" in error:
             needed, free = error["bytes"] / _GB, error["free"] / _GB
             return CheckFailed(
-                f"`{self.model}` needs {needed:.1f} GB more in `{self.huggingface}`, {free:.1f} GB are free",
+                f"`{self.model}` needs {needed:.1f} GB more in `{self.copy.huggingface}`, {free:.1f} GB are free",
                 hint="free space there, or name another disk: `--cache-directory`",
             )
+        if error["kind"] == "pickle":
+            return _refused(self.model, [str(name) for name in error["names"]])
         text, hint = _REASONS.get(error["kind"], _REASONS["other"])
-        words = {"model": self.model, "revision": self.revision, "place": place, "text": _first_line(error)}
+        words = {"model": self.model, "revision": self.copy.revision, "place": place, "text": _first_line(error)}
         return StepFailed(text.format(**words), hint=hint.format(**words) or None)
 
 
@@ -185,13 +241,24 @@ _REASONS = {
 }
 
 
-def step_for(model: str, *, python: str, models: str, huggingface: str, weights: bool = True) -> LocalModel | HubModel:
+def step_for(copy: HubCopy, *, python: str, demands: Demands) -> LocalModel | HubModel:
     """The step for a model by path or by hub id. Raises `UsageError` for what is neither."""
-    if model.startswith(("/", "./", "../", "~")):
-        return LocalModel(path=str(Path(model).expanduser().absolute()), weights=weights)
+    model = copy.model
+    if is_path(model):
+        return LocalModel(path=absolute(model), demands=demands)
     if not _HUB_ID.fullmatch(model):
         raise UsageError(f"`{model}` is not a model", hint=_FORMS)
-    return HubModel(model=model, python=python, models=models, huggingface=huggingface, weights=weights)
+    return HubModel(copy=copy, python=python, demands=demands)
+
+
+def is_path(model: str) -> bool:
+    """Whether it was asked for by a path, not by its id on the hub."""
+    return model.startswith(("/", "./", "../", "~"))
+
+
+def absolute(model: str) -> str:
+    """The path of a model that was asked for by one."""
+    return str(Path(model).expanduser().absolute())
 
 
 def _event(line: str) -> dict[str, Any] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import json
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from provision.host import HostView
@@ -11,9 +13,14 @@ from provision.host import HostView
 REVISION = "main"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "*.tiktoken")
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_OLDER_WEIGHTS = ("*.bin", "*.pt", "*.gguf")
+# Pickles: whoever loads one runs what is in it.
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
+_OTHER_WEIGHTS = ("*.safetensors", "*.gguf")
+# Values of an engine's `--load-format` that read pickles although there are safetensors.
+PICKLE_FORMATS = frozenset({"pt", "npcache"})
 # `git clone` without Git LFS leaves these small texts where the weights should be.
 _POINTER = b"version https://git-lfs"
+_COMMIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LENGTH_BYTES = 8
 _LONGEST_HEADER_BYTES = 100_000_000
 
@@ -21,17 +28,38 @@ _LONGEST_HEADER_BYTES = 100_000_000
 def locate(view: HostView, model: str, *, models: str, huggingface: str, revision: str = REVISION) -> str | None:
     """The directory of a model that is on this host: its path, its copy under `models`, or in Hugging Face's cache.
 
-    `model` is an absolute path or a hub id (`org/name`). It says where, not whether it is whole: `problems` does.
+    `model` is an absolute path or a hub id (`org/name`). It says where, not whether it is whole: `problems` does. Of a
+    copy nobody knows which revision it is: it counts where none was asked for.
     """
     if model.startswith("/"):
         return model if view.stat(model) else None
     copy = f"{models}/{model}"
-    if view.stat(f"{copy}/config.json"):
+    if revision == REVISION and view.stat(f"{copy}/config.json"):
         return copy
     folder = f"{hub_cache(view, huggingface)}/models--{model.replace('/', '--')}"
     commit = (view.read(f"{folder}/refs/{revision}") or revision).strip()
     snapshot = f"{folder}/snapshots/{commit}"
-    return snapshot if view.stat(snapshot) else None
+    return snapshot if _COMMIT.fullmatch(commit) and view.stat(snapshot) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubCopy:
+    """What was, or will be, taken of the hub: which model and revision, and where copies of models lie."""
+
+    model: str
+    models: str
+    huggingface: str
+    revision: str = REVISION
+
+    def path(self, view: HostView) -> str | None:
+        """Where it lies, once it is here."""
+        return locate(view, self.model, models=self.models, huggingface=self.huggingface, revision=self.revision)
+
+    def commit(self, view: HostView) -> str | None:
+        """The commit that it is; None where it is not here, or a copy that somebody put there."""
+        path = self.path(view) or ""
+        parent, _, name = path.rpartition("/")
+        return name if parent.endswith("/snapshots") else None
 
 
 def hub_cache(view: HostView, huggingface: str) -> str:
@@ -82,7 +110,7 @@ def _weight_problems(view: HostView, directory: str) -> list[str]:
     if not names:
         place = glob.escape(directory)
         paths = view.glob(f"{place}/*.safetensors") or tuple(
-            path for pattern in _OLDER_WEIGHTS for path in view.glob(f"{place}/{pattern}")
+            path for pattern in (*_OTHER_WEIGHTS, *PICKLES) for path in view.glob(f"{place}/{pattern}")
         )
         names = {path.rsplit("/", 1)[-1] for path in paths}
     if not names:
@@ -93,6 +121,22 @@ def _weight_problems(view: HostView, directory: str) -> list[str]:
         if problem:
             found.append(f"`{path}` {problem}")
     return found
+
+
+def pickled(view: HostView, directory: str, *, load_format: str | None = None) -> tuple[str, ...]:
+    """The names of pickles that an engine would load from the directory; nothing where it takes other files."""
+    place = glob.escape(directory)
+    if load_format not in PICKLE_FORMATS and any(view.glob(f"{place}/{pattern}") for pattern in _OTHER_WEIGHTS):
+        return ()
+    return tuple(sorted(path.rsplit("/", 1)[-1] for pattern in PICKLES for path in view.glob(f"{place}/{pattern}")))
+
+
+def own_code(view: HostView, directory: str) -> bool:
+    """Whether the model brings code of its own (`trust_remote_code`), which nothing here ever runs."""
+    for name in ("config.json", "tokenizer_config.json"):
+        if (_json_object(view.read(f"{directory}/{name}") or "") or {}).get("auto_map"):
+            return True
+    return False
 
 
 def weight_problem(view: HostView, path: str) -> str | None:

@@ -14,6 +14,7 @@ from provision.environments.receipts import LATEST
 from provision.errors import StepFailed
 from provision.host import Host, HostView
 from provision.steps.base import Progress
+from provision.steps.model_files import HubCopy
 from provision.steps.switch import is_anothers
 
 
@@ -23,7 +24,7 @@ class WriteReceipt:
 
     `smoke` is the file with the result of this run's smoke test, None where it has none. `program` is the container
     engine that knows the digest of the receipt's image. Several servers under one prefix have each their own as well,
-    in the directory `server`.
+    in the directory `server`. `hub` is where a model of the hub lies, whose commit is written down.
     """
 
     prefix: str
@@ -31,6 +32,7 @@ class WriteReceipt:
     smoke: str | None = None
     program: str | None = None
     server: str | None = None
+    hub: HubCopy | None = None
 
     @property
     def id(self) -> str:
@@ -69,8 +71,11 @@ class WriteReceipt:
         return f"`{places[0]}/{LATEST}`, {written.time}"
 
     def _whole(self, view: HostView) -> environments.Receipt:
-        """With the digest of the image, which a moving tag has only once it is here."""
-        if self.program is None or self.receipt.image is None:
-            return self.receipt
-        here = images.find(view, self.program, self.receipt.image)
-        return structs.replace(self.receipt, image_digest=(here.digest or here.id) if here else None)
+        """With what a moving name has only once it is here: the digest of the image, the commit of the model."""
+        receipt = self.receipt
+        if self.hub is not None:
+            receipt = structs.replace(receipt, model_revision=self.hub.commit(view))
+        if self.program is None or receipt.image is None:
+            return receipt
+        here = images.find(view, self.program, receipt.image)
+        return structs.replace(receipt, image_digest=(here.digest or here.id) if here else None)

@@ -16,6 +16,7 @@ from provision.errors import CheckFailed, StepFailed
 from provision.host.local import LocalHost
 from provision.steps.base import Progress
 from provision.steps.model import HubModel
+from provision.steps.model_files import HubCopy
 
 pytestmark = pytest.mark.network
 
@@ -56,13 +57,9 @@ class Box:
         self.folder, self.python = folder, python
 
     def step(self, model: str, revision: str = "main") -> HubModel:
-        return HubModel(
-            model=model,
-            python=self.python,
-            models=str(self.folder / "models"),
-            huggingface=str(self.folder / "hf"),
-            revision=revision,
-        )
+        models, huggingface = str(self.folder / "models"), str(self.folder / "hf")
+        copy = HubCopy(model=model, models=models, huggingface=huggingface, revision=revision)
+        return HubModel(copy=copy, python=self.python)
 
     def failure(self, step: HubModel, host: LocalHost | None = None) -> StepFailed:
         assert not step.satisfied(self.host)

@@ -205,7 +205,7 @@ def test_a_model_of_the_hub_is_served_from_where_it_was_fetched_to() -> None:
     host = FakeHost({"/proc/sys/kernel/random/boot_id": "b", "/proc/sys/kernel/hostname": "m"})
     wishes = Options(target="cpu", prefix="/p", model="org/gated", cache_directory="/hf")
     step = step_of(make_plan(host, wishes, assumed="target"), StartServer)
-    folder = f"{step.hub.huggingface if step.hub else ''}/hub/models--org--gated"
+    folder = f"{step.hub.copy.huggingface if step.hub else ''}/hub/models--org--gated"
     snapshot = f"{folder}/snapshots/abc"
     host.files |= {f"{folder}/refs/main": "abc\n", f"{snapshot}/config.json": "{}"}
     host = Starting(host.files)

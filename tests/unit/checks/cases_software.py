@@ -253,6 +253,24 @@ CASES = (
         lambda: _model({"config.json": _CONFIG, "tokenizer.json": "{}"}),
     ),
     Case(
+        "model-pickle",
+        "are pickles",
+        lambda: _model({"config.json": _CONFIG, "pytorch_model.bin": "pickle"}),
+        lambda: _model({"config.json": _CONFIG, "pytorch_model.bin": "pickle", "model.safetensors": ""}),
+    ),
+    Case(
+        "model-pickle",
+        "are pickles",
+        lambda: replace(_model({"config.json": _CONFIG, "model.ckpt": "pickle"}), allow_pickle=True),
+        lambda: _model({"config.json": _CONFIG, "model.gguf": ""}),
+    ),
+    Case(
+        "model-code",
+        "brings code of its own",
+        lambda: _model({"config.json": '{"model_type": "x", "auto_map": {"AutoModel": "m.M"}}'}),
+        lambda: _model({"config.json": _CONFIG}),
+    ),
+    Case(
         "model-fits",
         "the weights take 80,000 MiB",
         lambda: _model({"config.json": _CONFIG}, megabytes=80_000),

@@ -16,7 +16,8 @@ from provision.host import PathInfo
 from provision.host.folder import FolderHost
 from provision.host.local import LocalHost
 from provision.steps import model_files
-from provision.steps.model import HubModel, LocalModel, step_for
+from provision.steps.model import Demands, HubModel, LocalModel, step_for
+from provision.steps.model_files import HubCopy
 
 HOST = LocalHost({})
 _KEYS = st.sampled_from(["data_offsets", "dtype", "shape", "__metadata__", "t"])
@@ -191,7 +192,8 @@ def test_located_by_path_by_copy_and_in_the_cache(model: Path, tmp_path_factory:
 def test_the_step_for_a_name() -> None:
 
     def step(name: str) -> LocalModel | HubModel:
-        return step_for(name, python="/e/bin/python", models="/m", huggingface="/hf")
+        copy = HubCopy(model=name, models="/m", huggingface="/hf")
+        return step_for(copy, python="/e/bin/python", demands=Demands())
 
     assert step("/srv/llama") == LocalModel(path="/srv/llama")
     assert isinstance(step("Qwen/Qwen3-8B"), HubModel)

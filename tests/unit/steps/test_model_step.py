@@ -10,9 +10,14 @@ from fakes import FakeHost, answer
 from provision.errors import CheckFailed, StepFailed
 from provision.steps.base import Progress
 from provision.steps.hub_fetch import kind_of
-from provision.steps.model import HubModel
+from provision.steps.model import Demands, HubModel
+from provision.steps.model_files import HubCopy
 
-STEP = HubModel(model="org/name", python="/e/bin/python", models="/m", huggingface="/hf", weights=False)
+STEP = HubModel(
+    copy=HubCopy(model="org/name", models="/m", huggingface="/hf"),
+    python="/e/bin/python",
+    demands=Demands(load_format="dummy"),
+)
 SNAPSHOT = "/hf/hub/models--org--name/snapshots/abc"
 TOKEN = "hf_" + "secret" * 4
 WHOLE = {
