@@ -36,6 +36,17 @@ _SECRET_NAME = re.compile(r"(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDE
 _LOGIN = re.compile(r"://([^\s/?#@]+(?:@[^\s/?#@]+)*)@")
 CONFIG_FILE = "sgprov.yml"
 _LIMIT_BYTES = 256 * 1024
+# Of the variables of Ansible and its runner, those that say how hosts are reached and vaults are opened. All others are
+# left out for a fleet: most name folders or plugins whose code would be run.
+_ANSIBLE_PREFIXES = ("ANSIBLE_", "AWX_", "RUNNER_")
+_ANSIBLE_VARIABLES = frozenset(
+    {
+        *("ANSIBLE_REMOTE_USER", "ANSIBLE_REMOTE_PORT", "ANSIBLE_PRIVATE_KEY_FILE", "ANSIBLE_SSH_COMMON_ARGS"),
+        *("ANSIBLE_CONNECTION_PASSWORD_FILE", "ANSIBLE_BECOME_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE"),
+        *("ANSIBLE_BECOME", "ANSIBLE_BECOME_METHOD", "ANSIBLE_BECOME_USER"),
+        *("ANSIBLE_VAULT_IDENTITY", "ANSIBLE_VAULT_IDENTITY_LIST", "ANSIBLE_INVENTORY_ENABLED"),
+    }
+)
 # `SGPROV_*` variables that are no wishes.
 _OTHER_VARIABLES = ("api_key", "config", "home", "server", "wheels")
 
@@ -93,15 +104,22 @@ def know_secrets() -> None:
 
 
 @contextmanager
-def ready_for_ansible(programs: str) -> Iterator[None]:
-    """While the block runs, Ansible's programs are on the PATH and no secret is in what its children inherit."""
-    kept = {name: os.environ.pop(name) for name in (*SECRET_VARIABLES, WHEELS_VARIABLE) if name in os.environ}
-    path = os.environ.get("PATH", os.defpath)
-    os.environ["PATH"] = f"{programs}{os.pathsep}{path}"
+def ready_for_ansible(programs: str, variables: Mapping[str, str]) -> Iterator[None]:
+    """While the block runs, Ansible's programs are on the PATH, its settings are `variables` and those of the caller's
+    that only say how hosts are reached, and no secret is in what its children inherit.
+    """
+    kept = dict(os.environ)
+    for name in kept:
+        dropped = name.startswith(_ANSIBLE_PREFIXES) and name not in _ANSIBLE_VARIABLES
+        if dropped or name in {*SECRET_VARIABLES, WHEELS_VARIABLE}:
+            del os.environ[name]
+    os.environ["PATH"] = f"{programs}{os.pathsep}{kept.get('PATH', os.defpath)}"
+    os.environ.update(variables)
     try:
         yield
     finally:
-        os.environ["PATH"] = path
+        for name in os.environ.keys() - kept.keys():
+            del os.environ[name]
         os.environ.update(kept)
 
 

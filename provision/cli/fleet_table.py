@@ -130,8 +130,8 @@ def data(report: FleetReport) -> dict[str, Any]:
                 "seconds": round(host.seconds, 3),
                 "finding": page.finding(host),
                 "exit_status": host.exit_status,
-                "machine": host.machine,
-                "report": host.report,
+                "machine": msgspec.to_builtins(host.machine) or {},
+                "report": host.report.whole if host.report else {},
             }
             for host in report.hosts
         ],

@@ -8,17 +8,21 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision import config
+from provision import config, trust
 from provision.catalog.shipped import folder
-from provision.errors import UsageError
+from provision.errors import ProvisionError, UsageError
 
+_SYSTEM_COLLECTIONS = "/usr/share/ansible/collections"
 _INSTALL = "pip install 'sgprov[fleet]'"
 _FORKS = 16
+_SOCKET_PATH = 70
+# How much of Ansible's own words is kept.
+_OUTPUT = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +45,15 @@ class Run:
 
 
 class Workshop:
-    """A private folder for what a run needs: removed with everything in it, secrets too."""
+    """What a run needs, in a private folder at `path` that whoever made it removes, secrets too."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.path = Path(tempfile.mkdtemp(prefix="sgprov-fleet-"))
-        # The path of a socket has room for 107 characters, which a user's own TMPDIR may use up.
-        self.control = Path(tempfile.mkdtemp(prefix="sgprov-", dir="/tmp"))
+    def __init__(self, settings: Settings, path: Path) -> None:
+        self.settings, self.path = settings, path
+        # The path of a socket has room for 107 characters, of which SSH and Ansible need some 35.
+        self.control = path if len(str(path)) < _SOCKET_PATH else Path(tempfile.mkdtemp(prefix="sgprov-", dir="/tmp"))
 
     def close(self) -> None:
-        for folder_ in (self.path, self.control):
-            shutil.rmtree(folder_, ignore_errors=True)
+        shutil.rmtree(self.control, ignore_errors=True)
 
     def play(
         self,
@@ -66,16 +68,13 @@ class Workshop:
         run: Run | None = None,
     ) -> Run:
         """Run one of our playbooks to its end. Raises `UsageError` where Ansible cannot start at all."""
-        import yaml  # noqa: PLC0415
-
         runner = _runner()
         run = run or Run()
         private = Path(tempfile.mkdtemp(dir=self.path))
         given = private / "values.yml"
         # In a file of ours and not as `extravars`: those are written, in clear, into the artifacts.
         given.touch(mode=0o600)
-        given.write_text(yaml.safe_dump({**(values or {}), **(secrets or {})}))
-        playbooks = folder("playbooks")
+        given.write_text(literal({**(values or {}), **(secrets or {})}))
         arguments = ["--extra-vars", f"@{given}", *self.settings.user_arguments]
         if tags:
             arguments += ["--tags", tags]
@@ -84,39 +83,23 @@ class Workshop:
             names = private / "limit"
             names.write_text("\n".join(limit) + "\n")
             arguments += ["--limit", f"@{names}"]
-
-        def on_event(event: Mapping[str, Any]) -> bool:
-            # Read by now: a controller that is killed leaves no key behind.
-            given.unlink(missing_ok=True)
-            tell(event)
-            if event.get("event") == "error" or "ERROR!" in str(event.get("stdout", "")):
-                run.output += str(event.get("stdout", ""))
-            # The event's file is of no use to anyone.
-            return False
-
-        def work() -> None:
-            with suppress(Exception):
-                ended = runner.run(
-                    private_data_dir=str(private),
-                    project_dir=str(playbooks),
-                    playbook=playbook,
-                    inventory=str(Path(self.settings.inventory).absolute()),
-                    cmdline=shlex.join(arguments),
-                    envvars=self._variables(ssh_arguments),
-                    event_handler=on_event,
-                    cancel_callback=run.cancel.is_set,
-                    suppress_env_files=True,
-                    suppress_ansible_output=True,
-                    quiet=True,
-                    settings={"pexpect_timeout": 1, "idle_timeout": None},
-                )
-                run.status = ended.status
-                if ended.status != "successful" and not run.output:
-                    run.output = _last_words(ended)
-
+        call = {
+            "private_data_dir": str(private),
+            "project_dir": str(folder("playbooks")),
+            "playbook": playbook,
+            "inventory": str(Path(self.settings.inventory).absolute()),
+            "cmdline": shlex.join(arguments),
+            "envvars": {"ANSIBLE_SSH_EXTRA_ARGS": ssh_arguments},
+            "event_handler": _Listener(run, given, tell),
+            "cancel_callback": run.cancel.is_set,
+            "suppress_env_files": True,
+            "suppress_ansible_output": True,
+            "quiet": True,
+            "settings": {"pexpect_timeout": 1, "idle_timeout": None},
+        }
         # In a thread: an interruption then reaches us, and not some place inside the runner.
-        thread = threading.Thread(target=work, daemon=True)
-        with config.ready_for_ansible(str(Path(sys.executable).parent)):
+        thread = threading.Thread(target=_work, args=(runner, call, run), daemon=True)
+        with self._ready():
             thread.start()
             try:
                 while thread.is_alive():
@@ -129,50 +112,135 @@ class Workshop:
                 shutil.rmtree(private, ignore_errors=True)
         return run
 
-    def _variables(self, ssh_arguments: str) -> dict[str, str]:
-        """What docs/fleet.md measured, and nothing of the caller's own `ansible.cfg` that would change it."""
-        return {
-            "ANSIBLE_CONFIG": str(folder("playbooks") / "ansible.cfg"),
+    def hosts(self, limit: str | None) -> tuple[str, ...]:
+        """The names of the hosts, from the inventory itself: a host that is never reached gives no event.
+
+        Raises `UsageError` where there is none.
+        """
+        inventory = self.settings.inventory
+        _runner()
+        if not Path(inventory).exists():
+            raise UsageError(f"there is no inventory at `{inventory}`", hint="`playbooks/inventory.example` shows one")
+        # Ansible reads its settings while it is imported: those of whatever directory this happens to be, otherwise.
+        with self._ready():
+            from ansible.inventory.manager import InventoryManager  # noqa: PLC0415
+            from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415
+
+            manager = InventoryManager(loader=DataLoader(), sources=[str(Path(inventory).absolute())])
+            if limit:
+                manager.subset(limit)
+            # Plain text: Ansible's own kind of string carries where it was read.
+            names = tuple("".join(host.name) for host in manager.get_hosts("all"))
+        if not names:
+            raise UsageError(f"no host of `{inventory}` is meant" + (f" by `--limit {limit}`" if limit else ""))
+        return names
+
+    def _ready(self) -> AbstractContextManager[None]:
+        """What docs/fleet.md measured, and nothing that a directory or a host could add to it.
+
+        Code comes from our playbooks, from Ansible itself, and from collections that nobody else can write.
+        """
+        playbooks = folder("playbooks")
+        variables = {
+            "ANSIBLE_CONFIG": str(playbooks / "ansible.cfg"),
             "ANSIBLE_HOME": str(self.path / "ansible"),
+            "ANSIBLE_ROLES_PATH": str(playbooks / "roles"),
+            "ANSIBLE_COLLECTIONS_PATH": _collections(),
             "ANSIBLE_FORKS": str(self.settings.forks),
             "ANSIBLE_HOST_KEY_CHECKING": "True",
             "ANSIBLE_PIPELINING": "True",
             "ANSIBLE_TIMEOUT": str(self.settings.connect_timeout_s),
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.control),
             "ANSIBLE_SSH_ARGS": _SSH,
-            "ANSIBLE_SSH_EXTRA_ARGS": ssh_arguments,
             "ANSIBLE_GATHERING": "explicit",
+            # What a host says of itself is no variable: it would overrule the inventory's.
+            "ANSIBLE_INJECT_FACT_VARS": "False",
             "ANSIBLE_CACHE_PLUGIN": "memory",
             "ANSIBLE_LOCALHOST_WARNING": "False",
             # Looking for a better one is a round trip more for every host and run; an inventory may name another.
             "ANSIBLE_PYTHON_INTERPRETER": "python3",
             "ANSIBLE_DEPRECATION_WARNINGS": "False",
         }
+        return config.ready_for_ansible(str(Path(sys.executable).parent), variables)
 
 
-# A host that stops answering is noticed within a minute, and not when TCP gives up.
-_SSH = "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
+def _collections() -> str:
+    """Where an inventory's plugins may come from: the caller's own collections, where nobody else can write them."""
+    own = Path.home() / ".ansible" / "collections"
+    with suppress(ProvisionError):
+        trust.require(str(own))
+        return f"{own}:{_SYSTEM_COLLECTIONS}"
+    return _SYSTEM_COLLECTIONS
 
 
-def hosts_of(inventory: str, limit: str | None) -> tuple[str, ...]:
-    """The names of the hosts, from the inventory itself: a host that is never reached gives no event.
+def _work(runner: Any, call: Mapping[str, Any], run: Run) -> None:
+    try:
+        ended = runner.run(**call)
+        run.status = ended.status
+        if ended.status != "successful" and not run.output:
+            run.output = _last_words(ended)
+    except Exception as error:  # noqa: BLE001  # this thread has nobody else to tell
+        run.status, run.output = "failed", f"{type(error).__name__}: {error}"
 
-    Raises `UsageError` where there is none.
+
+class _Listener:
+    """Hears the events of a run, and hands on those that are Ansible's own.
+
+    The runner takes what looks like an event out of everything that is printed, what hosts say included. They do not
+    know the number that Ansible gave this run.
     """
-    _runner()
-    from ansible.inventory.manager import InventoryManager  # noqa: PLC0415
-    from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415
 
-    if not Path(inventory).exists():
-        raise UsageError(f"there is no inventory at `{inventory}`", hint="`playbooks/inventory.example` shows one")
-    manager = InventoryManager(loader=DataLoader(), sources=[str(Path(inventory).absolute())])
-    if limit:
-        manager.subset(limit)
-    # Plain text: Ansible's own kind of string carries where it was read.
-    names = tuple("".join(host.name) for host in manager.get_hosts("all"))
-    if not names:
-        raise UsageError(f"no host of `{inventory}` is meant" + (f" by `--limit {limit}`" if limit else ""))
-    return names
+    def __init__(self, run: Run, given: Path, tell: Callable[[Mapping[str, Any]], None]) -> None:
+        self._run, self._given, self._tell = run, given, tell
+        self._number: str | None = None
+
+    def __call__(self, event: Mapping[str, Any]) -> bool:
+        # Read by now: a controller that is killed leaves no key behind.
+        self._given.unlink(missing_ok=True)
+        if self._is_genuine(event):
+            self._tell(event)
+        if event.get("event") == "error" or "ERROR!" in str(event.get("stdout", "")):
+            self._run.output = (self._run.output + str(event.get("stdout", "")))[-_OUTPUT:]
+        # The event's file is of no use to anyone.
+        return False
+
+    def _is_genuine(self, event: Mapping[str, Any]) -> bool:
+        data = event.get("event_data")
+        number = data.get("playbook_uuid") if isinstance(data, Mapping) else None
+        # Told before any host is asked for anything.
+        if self._number is None and event.get("event") == "playbook_on_start":
+            self._number = number
+        return number is not None and number == self._number
+
+
+def literal(values: Mapping[str, Any]) -> str:
+    """Variables as YAML for Ansible, in which no text is a template, whatever it looks like."""
+    import yaml  # noqa: PLC0415
+
+    class Text(str):
+        __slots__ = ()
+
+    class Dumper(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002  # PyYAML's
+            return True
+
+    def marked(value: Any) -> Any:
+        if isinstance(value, str):
+            return Text(value)
+        if isinstance(value, Mapping):
+            return {str(key): marked(one) for key, one in value.items()}
+        return [marked(one) for one in value] if isinstance(value, list | tuple) else value
+
+    Dumper.add_representer(Text, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"'))
+    return yaml.dump(marked(values), Dumper=Dumper, allow_unicode=False, width=sys.maxsize)
+
+
+# A host that stops answering is noticed within a minute, and not when TCP gives up. It gets no way back: no agent, no
+# display, no tunnel but the one to the wheels, and no word in `known_hosts`.
+_SSH = (
+    "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=10 -o ServerAliveCountMax=3 "
+    "-o ForwardAgent=no -o ForwardX11=no -o Tunnel=no -o PermitLocalCommand=no -o UpdateHostKeys=no"
+)
 
 
 def _runner() -> Any:
@@ -185,6 +253,6 @@ def _runner() -> Any:
 
 
 def _last_words(ended: Any) -> str:
-    with suppress(Exception):
-        return str(ended.stdout.read())[-2000:]
+    with suppress(Exception), ended.stdout as words:
+        return str(words.read())[-2000:]
     return ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from provision.fleet.answers import Report
 from provision.fleet.model import Group, HostState
+from provision.report import Severity
 
 # In the order in which they are told.
 TRAITS = ("gpu", "driver", "stack", "lock", "python", "sgprov", "os", "glibc", "arch", "files")
@@ -15,25 +16,25 @@ _NONE = "none"
 
 def traits(host: HostState) -> dict[str, str]:
     """What is compared of a host; what is not known of it is left out, not guessed."""
-    report, machine = host.report, host.machine
-    found: dict[str, Any] = {}
-    if machine:
-        found |= {"gpu": host.gpu or _NONE, "driver": machine.get("driver") or _NONE}
-        found |= {name: machine.get(name) for name in ("os", "glibc", "arch")}
-    found |= {name: report.get(name) for name in ("stack", "lock")}
-    # Full where it was installed just now, the minor version where it was there: the latter can be compared.
-    found["python"] = ".".join(str(report.get("python") or "").split(".")[:2])
-    found["sgprov"] = host.asked.get("tool")
-    found["files"] = _files(report)
-    return {name: str(found[name]) for name in TRAITS if found.get(name)}
+    found: dict[str, str | None] = {}
+    if machine := host.machine:
+        found |= {"gpu": host.gpu or _NONE, "driver": machine.driver or _NONE}
+        found |= {"os": machine.os, "glibc": machine.glibc, "arch": machine.arch}
+    if report := host.report:
+        found |= {"stack": report.stack, "lock": report.lock, "files": _files(report)}
+        # Full where it was installed just now, the minor version where it was there: the latter can be compared.
+        found["python"] = ".".join((report.python or "").split(".")[:2])
+    if host.asked:
+        found["sgprov"] = host.asked.tool
+    return {name: value for name in TRAITS if (value := found.get(name))}
 
 
-def _files(report: Mapping[str, Any]) -> str | None:
+def _files(report: Report) -> str | None:
     """Which packages' files are not what was installed, where a host looked (`doctor` does)."""
-    if "verdict" not in report:
+    if report.verdict is None:
         return None
-    checked = [one for one in report.get("findings", ()) if str(one.get("check", "")).startswith("environment-")]
-    wrong = [str(one["check"]) for one in checked if one.get("severity") == "error"]
+    checked = [one for one in report.findings if one.check.startswith("environment-")]
+    wrong = [one.check for one in checked if one.severity is Severity.ERROR]
     return ", ".join(sorted(set(wrong))) or "as installed"
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from provision.fleet.answers import Asked, Machine, Report
+
 
 class State(str, Enum):
     """Where a host is. An unreachable host is not a failed one: nothing was tried on it."""
@@ -24,8 +26,10 @@ ENDED = frozenset({State.OK, State.FAILED, State.UNREACHABLE})
 
 @dataclass(kw_only=True)
 class HostState:
-    """One host. `report` is sgprov's own object, `asked` what the host said before anything was changed; `seconds` is
-    the time of its own work, without what it waited for others, and `since` when the task began that it is at.
+    """One host. `report` is sgprov's own object, `asked` what the host said before anything was changed; `answered` and
+    `reported` are whether the play that runs has had an answer of it that was complete, and one with a report;
+    `seconds` is the time of its own work, without what it waited for others, and `since` when the task began that it is
+    at.
     """
 
     name: str
@@ -36,9 +40,11 @@ class HostState:
     since: float | None = None
     changed: bool = False
     finding: str = ""
-    report: dict[str, Any] = field(default_factory=dict)
-    asked: dict[str, Any] = field(default_factory=dict)
-    machine: dict[str, Any] = field(default_factory=dict)
+    report: Report | None = None
+    asked: Asked | None = None
+    machine: Machine | None = None
+    answered: bool = False
+    reported: bool = False
     exit_status: int | None = None
 
     def clock(self, now: float, *, working: bool) -> None:
@@ -52,7 +58,7 @@ class HostState:
     @property
     def gpu(self) -> str:
         """`2 x NVIDIA A40`, or empty where none is known."""
-        names = [str(name) for name in self.machine.get("gpus") or ()]
+        names = [str(name) for name in (self.machine and self.machine.gpus) or ()]
         kinds = list(dict.fromkeys(names))
         return ", ".join(f"{names.count(kind)} x {kind}" if names.count(kind) > 1 else kind for kind in kinds)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
+from provision.fleet.answers import Report
 from provision.fleet.grouping import drift, sentence
 from provision.fleet.model import FleetReport, HostState, State
 from provision.output import readable
+from provision.report import Severity
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222;background:#fff}
@@ -43,20 +45,21 @@ def finding(host: HostState) -> str:
     """What a host has to say, in a line: its failure, its worst finding, or where it serves."""
     if host.finding:
         return host.finding
-    worst = [one for one in host.report.get("findings", ()) if one.get("severity") in {"error", "warning"}]
-    worst.sort(key=lambda one: one.get("severity") != "error")
+    report = host.report or Report()
+    worst = [one for one in report.findings if one.severity in {Severity.ERROR, Severity.WARNING}]
+    worst.sort(key=lambda one: one.severity is not Severity.ERROR)
     if worst:
         more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
-        return f"{worst[0]['check']}: {worst[0]['text']}{more}"
-    if "servers" in host.report:
-        servers = [f"{one['name']} {one['health']} at {one['url']}" for one in host.report["servers"]]
+        return f"{worst[0].check}: {worst[0].text}{more}"
+    if report.servers is not None:
+        servers = [f"{one.name} {one.health}" + (f" at {one.url}" if one.url else "") for one in report.servers]
         return "; ".join(servers) or "no server"
-    if endpoint := host.report.get("endpoint"):
-        return f"serves at {endpoint}"
-    what = str(host.report.get("stack") or host.report.get("verdict") or "")
+    if report.endpoint:
+        return f"serves at {report.endpoint}"
+    what = report.stack or report.verdict or ""
     if what and host.state in {State.WAITING, State.WORKING, State.NOT_REACHED}:
         return f"to get {what}"
-    return f"{what}{'' if host.changed or not what else ', nothing to do' if host.report.get('steps') else ''}"
+    return f"{what}{'' if host.changed or not what else ', nothing to do' if report.steps else ''}"
 
 
 def _row(host: HostState) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from provision.bundle import create, own
 from provision.bundle.fetch import Fetched, fetch
@@ -18,15 +19,20 @@ from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
 from provision.errors import ProvisionError, UsageError
 from provision.fleet import events, memory
-from provision.fleet.drive import Run, Settings, Workshop, hosts_of
+from provision.fleet.drive import Run, Settings, Workshop
 from provision.fleet.grouping import group
 from provision.fleet.model import ENDED, FleetReport, HostState, State
 from provision.fleet.wheels import WheelServer
 from provision.host.local import LocalHost
+from provision.host.scratch import scratch
 from provision.locks.lockfile import Lock, available
+from provision.report import Status
 
 PLAYBOOKS = {"doctor": "doctor.yml", "status": "serve.yml", "smoke": "serve.yml", "stop": "serve.yml"}
 _PERCENT = 100
+_STEP_FAILED = 5
+# Where a host may have said enough without a report: that it lacks sgprov, or that it has stopped.
+_WITHOUT_REPORT = {("provision.yml", "ask"), ("provision.yml", "tool"), ("stop_work.yml", None)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +63,13 @@ class Watcher:
 class Fleet:
     """The hosts of one command, and the workshop in which it is carried out."""
 
-    def __init__(self, controller: LocalHost, wishes: Wishes, watcher: Watcher, *, command: str) -> None:
-        self._controller, self._wishes, self._watcher, self._command = controller, wishes, watcher, command
+    def __init__(
+        self, controller: LocalHost, wishes: Wishes, watcher: Watcher, workshop: Workshop, *, command: str
+    ) -> None:
+        self._controller, self._wishes, self._command = controller, wishes, command
+        self._watcher, self._workshop = watcher, workshop
         inventory = wishes.settings.inventory
-        names = hosts_of(inventory, wishes.limit)
+        names = workshop.hosts(wishes.limit)
         if wishes.only_failed:
             wanted = set(memory.failed(controller, inventory))
             names = tuple(name for name in names if name in wanted)
@@ -72,26 +81,29 @@ class Fleet:
         self._wheels: dict[str, Any] = {}
         watcher.hosts(tuple(self.states.values()))
 
-    def look(self, workshop: Workshop) -> FleetReport:
+    def look(self) -> FleetReport:
         """`doctor`, `status`, `smoke`, `stop`: one question to every host at once."""
         values: dict[str, Any] = {"sgprov_host_action": self._command}
         if self._wishes.target:
             values["sgprov_host_target"] = self._wishes.target
-        self._play(workshop, PLAYBOOKS[self._command], self.states, values=values)
+        self._play(PLAYBOOKS[self._command], self.states, values=values)
         return self._report()
 
-    def bootstrap(self, workshop: Workshop) -> FleetReport:
+    def bootstrap(self) -> FleetReport:
         """Bring every host to its target. What is already true is left alone, so that running it again goes on."""
         values = self._values()
-        asked = self._play(workshop, "provision.yml", self.states, tags="ask", values=values)
+        asked = self._play("provision.yml", self.states, tags="ask", values=values)
         if stopped := self._too_many(self.states, asked):
             return self._report(stopped=stopped)
-        lacking = self._names(lambda host: bool(host.asked.get("needs_tool")))
+        lacking = self._names(lambda host: host.asked is not None and host.asked.needs_tool)
         if lacking and not self._wishes.dry_run:
             self._wait(lacking)
-            ran = self._bring_sgprov(workshop, lacking, values)
+            ran = self._bring_sgprov(lacking, values)
             if stopped := self._too_many(lacking, ran):
                 return self._report(stopped=stopped)
+        self._refuse_foreign_locks()
+        if stopped := self._too_many(self.states, asked):
+            return self._report(stopped=stopped)
         work = self._names(self._has_work)
         if not work or self._wishes.dry_run:
             return self._report()
@@ -100,7 +112,7 @@ class Fleet:
             secrets, ssh = self._serve_wheels(stack, work)
             if self._wishes.keys:
                 secrets["sgprov_host_keys"] = dict(self._wishes.keys)
-            self._apply(workshop, work, values, secrets, ssh)
+            self._apply(work, values, secrets, ssh)
         unfinished = [host.name for host in self.states.values() if host.state not in ENDED and host.name in work]
         return self._report(stopped="stopped after a failure: the rest was left alone" if unfinished else None)
 
@@ -124,83 +136,87 @@ class Fleet:
         if host.state is not State.OK:
             return False
         # Nothing would change, but whether it still serves is worth asking where a server is wanted.
-        steps = {step["step"]: step["status"] for step in host.report.get("steps", ())}
-        serves = steps.get("smoke") == "skipped" and steps.get("server") == "already"
-        return bool(host.changed or host.asked.get("running") or host.asked.get("needs_tool") or serves)
+        steps = {step.step: step.status for step in host.report.steps} if host.report else {}
+        serves = steps.get("smoke") is Status.SKIPPED and steps.get("server") is Status.ALREADY
+        return host.changed or serves or (host.asked is not None and (host.asked.running or host.asked.needs_tool))
 
-    def _bring_sgprov(self, workshop: Workshop, names: Sequence[str], values: dict[str, Any]) -> Run:
+    def _refuse_foreign_locks(self) -> None:
+        """Wheels are fetched for the locks that we have, and not for whatever a host names."""
+        for name in self._names(lambda host: _would(host, "environment")):
+            host = self.states[name]
+            if host.report and host.report.lock and _lock(host.report.lock) is None:
+                host.state, host.exit_status = State.FAILED, _STEP_FAILED
+                host.finding = f"it wants the wheels of `{host.report.lock}`, which is no lock of this sgprov"
+
+    def _bring_sgprov(self, names: Sequence[str], values: dict[str, Any]) -> Run:
         home = self._controller.variable("HOME") or "/root"
         cache = f"{self._controller.variable('XDG_CACHE_HOME') or f'{home}/.cache'}/sgprov"
-        for arch in sorted({str(self.states[name].asked["arch"]) for name in names}):
-            self._watcher.say(f"making sgprov's own bundle for {arch}")
-            create.tool(self._controller, arch, Path(cache, f"tool-{arch}.tar"))
-        bundle = f"{cache}/tool-{{{{ sgprov_install_host.arch }}}}.tar"
         # Handed on: nobody is asked for it twice.
-        known = {name: self.states[name].asked for name in names}
+        known = {name: asked for name in names if (asked := self.states[name].asked)}
+        bundles = {}
+        for arch in sorted({asked.arch for asked in known.values()}):
+            self._say(f"making sgprov's own bundle for {arch}")
+            bundles[arch] = str(Path(cache, f"tool-{arch}.tar"))
+            create.tool(self._controller, arch, Path(bundles[arch]))
         for name in names:
-            self.states[name].asked = {}
-        more = {**values, "sgprov_install_bundle": bundle, "sgprov_install_known": known}
-        return self._play(workshop, "provision.yml", names, tags="tool", values=more)
+            self.states[name].asked = None
+        more = {**values, "sgprov_install_bundles": bundles, "sgprov_install_known": msgspec.to_builtins(known)}
+        return self._play("provision.yml", names, tags="tool", values=more)
 
     def _serve_wheels(self, stack: ExitStack, names: Sequence[str]) -> tuple[dict[str, Any], str]:
         """Fetch what the hosts will install and serve it to them: secret values, and what SSH needs for it."""
-        needed = {
-            str(self.states[name].report["lock"])
-            for name in names
-            if self.states[name].report.get("lock") and _would(self.states[name], "environment")
-        }
+        reports = [host.report for name in names if _would(host := self.states[name], "environment")]
+        needed = {report.lock for report in reports if report and report.lock}
         if self._wishes.wheels_from != "controller" or not needed:
             return {}, ""
         place = Path(memory.place(self._controller, ".")).parents[1] / "wheels"
         sources, fetched = self._fetch(sorted(needed), place)
-        server = stack.enter_context(WheelServer(place, sources))
+        server = stack.enter_context(WheelServer(place, sources, names))
         self._wheels = {"locks": sorted(needed), "files": len(sources), "fetched_bytes": fetched.bytes}
         stack.callback(lambda: self._wheels.update(sent_bytes=server.sent_bytes))
-        return {"sgprov_host_wheels": server.url}, server.ssh_arguments
+        return {"sgprov_host_wheels_of": server.urls}, server.ssh_arguments
 
     def _fetch(self, names: Sequence[str], place: Path) -> tuple[tuple[Source, ...], Fetched]:
         catalog, found = Catalog(), dict[str, Source]()
-        with tempfile.TemporaryDirectory(prefix="sgprov-") as scratch:
+        with scratch(self._controller) as folder_:
             for name in names:
                 lock = _lock(name)
+                if lock is None:
+                    continue
                 machine = Machine(python=lock.python, arch=lock.arch, glibc=catalog.stack(lock.stack).minimum_glibc)
-                self._watcher.say(f"fetching the {len(lock.requirements)} wheels of `{name}`, once for all hosts")
-                pins = of_pins(self._controller, lock.requirements, machine, Path(scratch))
+                self._say(f"fetching the {len(lock.requirements)} wheels of `{name}`, once for all hosts")
+                pins = of_pins(self._controller, lock.requirements, machine, folder_)
                 found |= {source.name: source for source in pins}
         certificates = self._controller.variable("SSL_CERT_FILE")
         fetched = fetch(tuple(found.values()), place, certificates=certificates, logins=logins(self._controller))
-        self._watcher.say(f"{fetched.files} wheels fetched ({fetched.bytes / 1e6:.1f} MB), {fetched.kept} were here")
+        self._say(f"{fetched.files} wheels fetched ({fetched.bytes / 1e6:.1f} MB), {fetched.kept} were here")
         return tuple(found.values()), fetched
 
-    def _apply(
-        self, workshop: Workshop, names: Sequence[str], values: dict[str, Any], secrets: dict[str, Any], ssh: str
-    ) -> None:
+    def _apply(self, names: Sequence[str], values: dict[str, Any], secrets: dict[str, Any], ssh: str) -> None:
         left = tuple(names)
         try:
             while left:
-                self._play(
-                    workshop, "provision.yml", left, tags="apply", values=values, secrets=secrets, ssh_arguments=ssh
-                )
+                self._play("provision.yml", left, tags="apply", values=values, secrets=secrets, ssh_arguments=ssh)
                 # Ansible ends a play where all hosts of a batch failed, and the first batch is one host.
                 still = tuple(name for name in left if self.states[name].state is State.WAITING)
                 left = still if len(still) < len(left) and not self._over_limit(names) else ()
         except KeyboardInterrupt:
-            self._interrupted(workshop, names, values)
+            self._interrupted(names, values)
             raise
 
-    def _interrupted(self, workshop: Workshop, names: Sequence[str], values: dict[str, Any]) -> None:
+    def _interrupted(self, names: Sequence[str], values: dict[str, Any]) -> None:
         """End what goes on in the background of hosts, say so, and keep which of them were complete."""
         working = [name for name in names if self.states[name].state is State.WORKING]
         ended = [name for name in names if self.states[name].state in ENDED]
         try:
             if working:
-                self._watcher.say(f"interrupted: ending what goes on at {', '.join(working)}")
-                self._play(workshop, "stop_work.yml", working, values=values)
+                self._say(f"interrupted: ending what goes on at {', '.join(working)}")
+                self._play("stop_work.yml", working, values=values)
                 deaf = [name for name in working if self.states[name].state in {State.FAILED, State.UNREACHABLE}]
                 if stopped := [name for name in working if name not in deaf]:
-                    self._watcher.say(f"ended what went on at {', '.join(stopped)}")
+                    self._say(f"ended what went on at {', '.join(stopped)}")
                 if deaf:
-                    self._watcher.say(f"what goes on at {', '.join(deaf)} could not be ended: the next run takes it up")
+                    self._say(f"what goes on at {', '.join(deaf)} could not be ended: the next run takes it up")
         finally:
             for name in names:
                 if name not in ended:
@@ -209,7 +225,6 @@ class Fleet:
 
     def _play(
         self,
-        workshop: Workshop,
         playbook: str,
         names: Iterable[str],
         *,
@@ -219,16 +234,20 @@ class Fleet:
         ssh_arguments: str = "",
     ) -> Run:
         wanted = tuple(names)
+        for name in wanted:
+            self.states[name].answered = self.states[name].reported = False
 
         def tell(event: Mapping[str, Any]) -> None:
             host = events.take(self.states, event)
             if host is not None:
                 at_it = event.get("event") in {"runner_on_start", "runner_retry"}
                 host.clock(time.monotonic(), working=at_it)
-                self._watcher.changed(host)
+                # Whoever looked on may have gone: the work ends as it would have.
+                with suppress(OSError, ValueError):
+                    self._watcher.changed(host)
 
         whole = not self._narrowed and len(wanted) == len(self.states)
-        run = workshop.play(
+        run = self._workshop.play(
             playbook,
             tell,
             limit=() if whole else wanted,
@@ -241,9 +260,8 @@ class Fleet:
         for name in wanted:
             host = self.states[name]
             seen = seen or host.state is not State.WAITING
-            # One that was begun and neither failed nor ended well was left behind by a run that stopped.
-            if host.state is State.WORKING and (host.report or host.asked or run.status == "successful"):
-                host.state = State.OK
+            if host.state is State.WORKING:
+                _end(host, enough=host.reported or (host.answered and (playbook, tags) in _WITHOUT_REPORT))
         if not seen:
             raise ProvisionError(f"Ansible did not start on any host:\n{run.output.strip() or run.status}")
         return run
@@ -263,6 +281,10 @@ class Fleet:
         failed = sum(self.states[name].state is State.FAILED for name in names)
         return bool(failed) and _PERCENT * failed / len(names) > self._wishes.max_fail
 
+    def _say(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self._watcher.say(text)
+
     def _wait(self, names: Iterable[str]) -> None:
         """They answered, and something is prepared for them."""
         for name in names:
@@ -274,7 +296,7 @@ class Fleet:
 
     def _report(self, *, stopped: str | None = None) -> FleetReport:
         for host in self.states.values():
-            if host.state not in ENDED or (stopped and host.state is State.OK and host.asked.get("needs_tool")):
+            if host.state not in ENDED or (stopped and host.state is State.OK and host.asked and host.asked.needs_tool):
                 host.state = State.NOT_REACHED
         hosts = tuple(self.states.values())
         report = FleetReport(
@@ -293,18 +315,27 @@ class Fleet:
 
 def carry_out(controller: LocalHost, command: str, wishes: Wishes, watcher: Watcher) -> FleetReport:
     """One command over the fleet. Raises `UsageError` for an inventory without hosts or a missing Ansible."""
-    fleet = Fleet(controller, wishes, watcher, command=command)
-    workshop = Workshop(wishes.settings)
-    try:
-        return fleet.bootstrap(workshop) if command == "bootstrap" else fleet.look(workshop)
-    finally:
-        workshop.close()
+    with scratch(controller) as folder_, closing(Workshop(wishes.settings, folder_)) as workshop:
+        fleet = Fleet(controller, wishes, watcher, workshop, command=command)
+        return fleet.bootstrap() if command == "bootstrap" else fleet.look()
+
+
+def _end(host: HostState, *, enough: bool) -> None:
+    """What becomes of a host that neither failed nor ended well when its play is over."""
+    if enough:
+        host.state = State.OK
+    elif host.answered:
+        host.state, host.exit_status = State.FAILED, _STEP_FAILED
+        host.finding = "it said that it was done, and nothing of what it did"
+    else:
+        host.finding = "the run stopped while it was at work; the next one takes up what goes on there"
 
 
 def _would(host: HostState, step: str) -> bool:
-    return any(one["step"] == step and one["status"] == "would" for one in host.report.get("steps", ()))
+    steps = host.report.steps if host.report else ()
+    return any(one.step == step and one.status is Status.WOULD for one in steps)
 
 
-def _lock(name: str) -> Lock:
+def _lock(name: str) -> Lock | None:
     stack = name.rsplit(".cp3", 1)[0]
-    return next(lock for lock in available(folder("lockfiles"), stack) if lock.name == name)
+    return next((lock for lock in available(folder("lockfiles"), stack) if lock.name == name), None)

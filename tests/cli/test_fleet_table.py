@@ -8,6 +8,8 @@ import pytest
 
 from provision.cli import fleet_table
 from provision.cli.screen import Screen
+from provision.fleet import answers
+from provision.fleet.answers import Machine
 from provision.fleet.grouping import group
 from provision.fleet.model import FleetReport, HostState, State
 
@@ -19,13 +21,15 @@ HOSTS = (
         step="environment",
         progress="installing 207 wheels (3.19 GB)",
         seconds=12.4,
-        machine={"gpus": ["NVIDIA GB10"], "driver": "580.95"},
+        machine=Machine(gpus=["NVIDIA GB10"], driver="580.95"),
     ),
     HostState(name="a100-1", state=State.FAILED, step="environment", finding=LONG, seconds=3.0),
     HostState(name="down", state=State.UNREACHABLE, step="asking", finding="No route to host"),
-    HostState(name="next", state=State.NOT_REACHED, report={"stack": "sglang-0.5.23", "steps": [{}]}),
-    HostState(name="good", state=State.OK, seconds=101.0, report={"endpoint": "http://127.0.0.1:30000/v1"}),
-    HostState(name="idle", state=State.OK, report={"servers": []}),
+    HostState(name="next", state=State.NOT_REACHED, report=answers.report({"stack": "sglang-0.5.23"})),
+    HostState(
+        name="good", state=State.OK, seconds=101.0, report=answers.report({"endpoint": "http://127.0.0.1:30000/v1"})
+    ),
+    HostState(name="idle", state=State.OK, report=answers.report({"servers": []})),
 )
 
 

@@ -9,7 +9,7 @@ from provision.fleet.model import HostState, State
 
 
 def event(kind: str, host: str = "a", **data: Any) -> dict[str, Any]:
-    return {"event": kind, "event_data": {"host": host, **data}}
+    return {"event": kind, "event_data": {"host": host, "task_action": "sgprov", **data}}
 
 
 def taken(*told: dict[str, Any]) -> HostState:
@@ -58,4 +58,4 @@ def test_a_key_in_what_a_host_says_is_masked() -> None:
 def test_what_a_host_said_when_it_was_asked() -> None:
     said = {"arch": "aarch64", "tool": "", "needs_tool": True, "running": False, "home": "/root"}
     host = taken(event("runner_on_ok", res={"finished": True, "rc": 0, "report": {}, **said}))
-    assert host.asked["needs_tool"] is True and host.asked["arch"] == "aarch64"
+    assert host.asked and host.asked.needs_tool and host.asked.arch == "aarch64"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import tracemalloc
 
-from provision.fleet import page
+from provision.fleet import answers, page
+from provision.fleet.answers import Asked, Machine
 from provision.fleet.grouping import drift, group, sentence
 from provision.fleet.model import FleetReport, HostState, State
 
@@ -14,9 +15,9 @@ def host(name: str, *, driver: str = "580.126.09", stack: str = "sglang-0.5.23",
     return HostState(
         name=name,
         state=State.OK,
-        machine={"gpus": ["NVIDIA H100"], "driver": driver, "os": "ubuntu 24.04", "glibc": "2.39", "arch": "x86_64"},
-        report={"stack": stack, "lock": f"{stack}.txt", "python": python},
-        asked={"tool": "abc"},
+        machine=Machine(gpus=["NVIDIA H100"], driver=driver, os="ubuntu 24.04", glibc="2.39", arch="x86_64"),
+        report=answers.report({"stack": stack, "lock": f"{stack}.txt", "python": python}),
+        asked=Asked(arch="x86_64", home="/root", tool="abc", needs_tool=False, running=False),
     )
 
 
@@ -43,8 +44,9 @@ def test_a_host_that_gave_no_answer_is_in_no_group() -> None:
 def test_files_that_were_edited_are_drift() -> None:
     hosts = [host("a"), host("b")]
     for one in hosts:
-        one.report |= {"verdict": "ready", "findings": []}
-    hosts[1].report["findings"] = [{"check": "environment-files", "severity": "error", "text": "edited"}]
+        one.report = answers.report({"verdict": "ready", "findings": []})
+    finding = {"check": "environment-files", "severity": "error", "text": "edited"}
+    hosts[1].report = answers.report({"verdict": "ready", "findings": [finding]})
     assert drift(group(hosts)) == {"files": {"as installed": 1, "environment-files": 1}}
 
 
@@ -72,7 +74,7 @@ def test_a_thousand_hosts_are_grouped_and_shown_in_bounded_time_and_memory() -> 
     hosts = []
     for number in range(1000):
         one = host(f"gpu-{number:04}", driver="535.1" if number % 50 == 0 else "580.1")
-        one.report["findings"] = [dict(finding) for finding in findings]
+        one.report = answers.report({"stack": "s", "findings": [dict(finding) for finding in findings]})
         hosts.append(one)
     report = FleetReport(command="doctor", hosts=tuple(hosts), groups=group(hosts), seconds=1.0)
     text = page.render(report)

@@ -23,16 +23,20 @@ def server(tmp_path: Path) -> Iterator[WheelServer]:
     (tmp_path / NAME).write_bytes(CONTENT)
     (tmp_path / "other-1.0-py3-none-any.whl").write_bytes(b"of another run")
     source = Source(name=NAME, url="x", sha256=hashlib.sha256(CONTENT).hexdigest())
-    with WheelServer(tmp_path, [source]) as serving:
+    with WheelServer(tmp_path, [source], ["gpu-1", "gpu-2"]) as serving:
         yield serving
 
 
+def url(server: WheelServer) -> str:
+    return server.urls["gpu-1"]
+
+
 def test_with_the_token(server: WheelServer) -> None:
-    page = requests.get(server.url, timeout=5)
+    page = requests.get(url(server), timeout=5)
     assert f"{NAME.replace('+', '%2B')}#sha256={server.hashes[NAME]}" in page.text
-    assert requests.get(server.url + NAME.replace("+", "%2B"), timeout=5).content == CONTENT
+    assert requests.get(url(server) + NAME.replace("+", "%2B"), timeout=5).content == CONTENT
     assert server.sent == {NAME: len(CONTENT)}
-    assert requests.head(server.url + NAME, timeout=5).headers["Content-Length"] == str(len(CONTENT))
+    assert requests.head(url(server) + NAME, timeout=5).headers["Content-Length"] == str(len(CONTENT))
     assert server.sent_bytes == len(CONTENT), "a question is not a transfer"
 
 
@@ -45,11 +49,11 @@ def test_without_it(server: WheelServer) -> None:
 
 @pytest.mark.parametrize("path", ["other-1.0-py3-none-any.whl", "../etc/passwd", "%2e%2e/etc/passwd", "a/b"])
 def test_nothing_else_is_served(server: WheelServer, path: str) -> None:
-    assert requests.get(server.url + path, timeout=5).status_code == 404
+    assert requests.get(url(server) + path, timeout=5).status_code == 404
 
 
 def test_the_token_is_masked_where_the_address_is_shown(server: WheelServer) -> None:
-    token = server.url.split(":")[2].split("@")[0]
-    assert len(token) > 20 and token not in mask(f"failed to fetch {server.url}")
+    token = url(server).split(":")[2].split("@")[0]
+    assert len(token) > 20 and token not in mask(f"failed to fetch {url(server)}")
     assert server.ssh_arguments == f"-R 127.0.0.1:{server.port}:127.0.0.1:{server.port}"
     assert token not in server.ssh_arguments

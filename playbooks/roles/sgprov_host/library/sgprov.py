@@ -92,6 +92,7 @@ import platform  # noqa: E402
 import re  # noqa: E402
 import shlex  # noqa: E402
 import signal  # noqa: E402
+import stat  # noqa: E402
 import subprocess  # noqa: E402
 import time  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -110,10 +111,7 @@ class Job:
         self.folder = Path(folder).expanduser()
 
     def read(self, name: str) -> str:
-        try:
-            return (self.folder / name).read_text(errors="replace")
-        except OSError:
-            return ""
+        return _own_text(self.folder / name) or ""
 
     @property
     def known(self) -> dict:
@@ -137,6 +135,7 @@ class Job:
 
     def start(self, argv: list, environment: dict, timeout: int) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _refuse_foreign(self.folder)
         for name in ("out", "err", "rc", "job.json"):
             (self.folder / name).unlink(missing_ok=True)
         # `timeout` is the deadline: whoever started this may be gone by then.
@@ -169,6 +168,42 @@ class Job:
         return True
 
 
+class Foreign(Exception):
+    """Another user could decide what stands there."""
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise `Foreign` for a place that is neither this user's nor root's, or that others can write; also above it.
+
+    A folder that all may write and that is sticky, as `/tmp` is, may stand above: what is ours in it nobody can move.
+    """
+    place = Path(os.path.realpath(path.parent)) / path.name
+    for each in (place, *place.parents):
+        try:
+            status = each.lstat()
+        except FileNotFoundError:
+            continue
+        sticky = each != place and stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+        # Whoever owns `/` has the machine anyway; in a container it may be nobody.
+        if stat.S_ISLNK(status.st_mode) or (status.st_uid not in {0, os.geteuid()} and each != Path("/")):
+            raise Foreign(f"{each} belongs to another user, or is a link: {path} is not used")
+        others = status.st_mode & stat.S_IWOTH
+        others |= status.st_mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid()}
+        if others and not sticky:
+            raise Foreign(f"{each} can be written by other users: {path} is not used (chmod go-w {each})")
+
+
+def _own_text(path: Path) -> str | None:
+    """What a file of ours holds, None where there is none. Raises `Foreign`."""
+    _refuse_foreign(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with open(descriptor, encoding="utf-8", errors="replace") as stream:
+        return stream.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+
+
 def _mark(environment: dict) -> str:
     """Which controller the wheels come from, without its token."""
     return hashlib.sha256(environment.get("SGPROV_WHEELS", "").encode()).hexdigest()[:16]
@@ -196,8 +231,7 @@ def _environment(module: AnsibleModule) -> dict:
     if module.params["wheels"]:
         environment["SGPROV_WHEELS"] = module.params["wheels"]
     if module.params["keys_file"]:
-        path = Path(module.params["keys_file"])
-        for line in path.read_text().splitlines() if path.is_file() else ():
+        for line in (_own_text(Path(module.params["keys_file"])) or "").splitlines():
             name, separator, value = line.partition("=")
             if separator and re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
                 environment[name] = value
@@ -303,6 +337,15 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # What it writes is nobody else's; sgprov sets a mask of its own for what others are to read.
+    os.umask(0o077)
+    try:
+        _do(module)
+    except Foreign as error:
+        module.fail_json(msg=str(error), rc=5, finished=True)
+
+
+def _do(module: AnsibleModule) -> None:
     given = module.params
     executable = os.path.expanduser(given["executable"])
     argv = [executable, *given["command"]]
