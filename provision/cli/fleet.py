@@ -157,8 +157,16 @@ def _keys(*, send: bool, ask: bool) -> dict[str, str]:
         found = {name: value for name in names if (value := config.secret(name))}
         if not found:
             raise UsageError("no key is in this environment", hint=f"set {', '.join(names)}")
-        return found
+        return _of_one_line(found)
     if ask:
         asked = {name: click.prompt(name, default="", show_default=False, hide_input=True, err=True) for name in names}
-        return {name: value for name, value in asked.items() if value}
+        return _of_one_line({name: value for name, value in asked.items() if value})
     return {}
+
+
+def _of_one_line(keys: dict[str, str]) -> dict[str, str]:
+    """On the hosts they are lines of a file: one with two lines would be two variables."""
+    for name, value in keys.items():
+        if not value.isprintable():
+            raise UsageError(f"`{name}` holds a line break or another sign that no key has", hint="set it again")
+    return keys

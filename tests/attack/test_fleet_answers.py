@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from provision.cli import fleet_table
+from provision.cli import fleet_table, main
 from provision.fleet import answers, events, page
 from provision.fleet.answers import BadAnswer
 from provision.fleet.grouping import group
@@ -194,6 +194,15 @@ def test_what_failed_stays_so_until_the_next_play() -> None:
     events.take(hosts, {"event": "runner_on_start", "event_data": {"host": "evil"}})
     events.take(hosts, ok({key: value for key, value in GOOD.items() if key not in ASKED}))
     assert hosts["evil"].state is State.FAILED
+
+
+@pytest.mark.tried(
+    "the user's own values", "a key with a second line, which would be a variable of its own on every host"
+)
+def test_a_key_of_two_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_x\nLD_PRELOAD=/tmp/x.so")
+    assert main(["fleet", "bootstrap", "-i", "hosts.yml", "--send-keys"]) == 2
+    assert "`HF_TOKEN`" in capsys.readouterr().err
 
 
 def test_a_missing_field_is_named() -> None:

@@ -70,7 +70,7 @@ def test_a_thousand_hosts_are_grouped_and_shown_in_bounded_time_and_memory() -> 
     """Simulated hosts: their reports are as large as a real `doctor`'s."""
     findings = [{"check": f"c{number}", "severity": "warning", "text": "x" * 200} for number in range(60)]
     tracemalloc.start()
-    start = time.perf_counter()
+    start = time.process_time()
     hosts = []
     for number in range(1000):
         one = host(f"gpu-{number:04}", driver="535.1" if number % 50 == 0 else "580.1")
@@ -78,7 +78,7 @@ def test_a_thousand_hosts_are_grouped_and_shown_in_bounded_time_and_memory() -> 
         hosts.append(one)
     report = FleetReport(command="doctor", hosts=tuple(hosts), groups=group(hosts), seconds=1.0)
     text = page.render(report)
-    seconds, peak = time.perf_counter() - start, tracemalloc.get_traced_memory()[1]
+    seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert text.count("<tr>") > 1000
     assert sentence(report.groups).startswith("980 alike; 20 have driver 535.1")
