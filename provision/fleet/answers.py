@@ -145,7 +145,8 @@ def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
         raise BadAnswer("its answer is too large or too deep to be one of sgprov's")
     if isinstance(value, str):
         left[1] -= len(value)
-        return value
+        # Halves of signs, which JSON can hold and nothing can write.
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, Mapping):
         return {_plain(str(key), left, depth + 1): _plain(one, left, depth + 1) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from provision.cli import fleet_table, main
+from provision.cli.screen import Screen
 from provision.fleet import answers, events, page
 from provision.fleet.answers import BadAnswer
 from provision.fleet.grouping import group
 from provision.fleet.model import FleetReport, HostState, State
+from provision.output import json_text
 
 ASKED = {"arch": "x86_64", "home": "/root", "tool": "abc", "needs_tool": False, "running": False}
 REPORT = {
@@ -53,10 +53,10 @@ def shown(hosts: dict[str, HostState]) -> str:
     """Everything that a person or a program gets to see of them."""
     known = tuple(hosts.values())
     report = FleetReport(command="bootstrap", hosts=known, groups=group(known), seconds=1.0)
-    screen = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    screen = Screen(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
     fleet_table.show(report, screen)
     assert isinstance(screen.file, io.StringIO)
-    return screen.file.getvalue() + page.render(report) + json.dumps(fleet_table.data(report), ensure_ascii=False)
+    return screen.file.getvalue() + page.render(report) + json_text(fleet_table.data(report), "utf-8")
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def test_no_event_is_a_traceback(value: Any, kind: str) -> None:
 )
 @pytest.mark.parametrize("kind", ["runner_on_failed", "runner_on_unreachable", "runner_retry", "runner_on_ok"])
 def test_what_is_shown_is_plain_text(kind: str) -> None:
-    evil = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp\u2066\x00[bold red]x[/]\r<script>"
+    evil = "\ud800\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp\u2066\x00[bold red]x[/]\r<script>"
     hosts = {"evil": HostState(name="evil")}
     start = {"event": "runner_on_start", "event_data": {"host": "evil", "task_action": "sgprov"}}
     result = changed("report.findings", [{"check": evil, "severity": "error", "text": evil}])

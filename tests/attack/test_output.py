@@ -25,7 +25,8 @@ from provision.cli import diagnose, fleet_table, main, progress, render
 from provision.cli.progress import Work
 from provision.cli.screen import Screen
 from provision.diagnosis.matcher import diagnose as match
-from provision.fleet import page
+from provision.fleet import answers, page
+from provision.fleet.answers import Machine
 from provision.fleet.grouping import group
 from provision.fleet.model import FleetReport, HostState, State
 from provision.host.local import LocalHost
@@ -120,8 +121,8 @@ def fleet(text: str) -> FleetReport:
             step=text,
             progress=text,
             finding=f"{text}\n{text}" if state is not State.OK else "",
-            report={"endpoint": text, "findings": [{"severity": "error", "check": text, "text": text}]},
-            machine={"gpus": [text], "driver": text},
+            report=answers.report({"endpoint": text, "findings": [{"severity": "error", "check": text, "text": text}]}),
+            machine=Machine(gpus=[text], driver=text),
         )
         for state in State
     )
