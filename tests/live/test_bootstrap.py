@@ -83,6 +83,18 @@ def test_a_second_run_changes_nothing_and_verifies_again(bootstrapped: Ran, cpu_
     }
 
 
+def test_a_run_without_options_changes_nothing_and_another_option_is_named_before(
+    bootstrapped: Ran, cpu_prefix: str, port: int
+) -> None:
+    assert bootstrapped.rc == 0
+    ran = sgprov("bootstrap", "--name", "cpu", "--prefix", cpu_prefix, "--json")
+    assert (ran.rc, ran.json["changed"], ran.json["endpoint"]) == (0, False, bootstrapped.json["endpoint"])
+    assert ran.json["remembered"]["options"] == {"target": "cpu", "port": str(port)}
+    planned = sgprov("plan", "--name", "cpu", "--prefix", cpu_prefix, "--context-length", "512", "--json").json
+    assert planned["replaces"]["name"] == "cpu"
+    assert planned["replaces"]["changes"] == [{"setting": "context_length", "old": None, "new": "512"}]
+
+
 def test_status_and_smoke_see_the_server(bootstrapped: Ran, cpu_prefix: str) -> None:
     assert bootstrapped.rc == 0
     # By name: other tests leave stopped servers under this prefix.
