@@ -68,6 +68,17 @@ def make_plan(view: HostView, wishes: Options, manner: Manner | None = None, *, 
     """Decide and build the steps, by looking only. Raises what `decide` raises, and `UsageError` for wrong wishes."""
     manner = manner or Manner()
     recalled = Remembered(options=wishes) if assumed else remembered.recall(view, wishes, forget=manner.forget)
+    try:
+        return _make_plan(view, wishes, manner, recalled, assumed=assumed)
+    except (UsageError, UnsupportedHost) as error:
+        if not recalled.kept:
+            raise
+        # What is wrong may be what nobody said this time.
+        hint = "; ".join(filter(None, [error.hint, *recalled.lines()]))
+        raise type(error)(str(error), hint=hint, findings=error.findings) from error
+
+
+def _make_plan(view: HostView, wishes: Options, manner: Manner, recalled: Remembered, *, assumed: str | None) -> Plan:
     decision, recalled, facts = _decide(view, wishes, recalled, assumed=assumed)
     wishes = recalled.options
     if not assumed:
@@ -132,12 +143,7 @@ def _decide(
 ) -> tuple[Decision, Remembered, Facts]:
     """The decision, with what holds of what was remembered: another target, and another engine, are asked anew."""
     asked = question(view, recalled.options, assumed=assumed, previous=recalled.previous, hf_home=recalled.hf_home)
-    try:
-        decision = decide(asked)
-    except (UsageError, UnsupportedHost) as error:
-        if not recalled.kept:
-            raise
-        raise type(error)(str(error), hint="; ".join(filter(None, [error.hint, *recalled.lines()]))) from error
+    decision = decide(asked)
     server, target = recalled.server, recalled.previous.target
     if server is None or (wishes.target is None and target is None):
         return decision, recalled, asked.facts

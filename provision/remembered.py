@@ -171,7 +171,7 @@ def _find(view: HostView, options: Options) -> tuple[str, Server] | None:
         those = [one for one in everyone if one[1].name == options.name]
     elif options.target:
         names = _default_names(Catalog().target(options.target), options)
-        those = [one for one in everyone if one[1].name in names]
+        those = [one for one in everyone if one[1].name in names] or _living_of(view, everyone, options.target)
     else:
         # A directory may be shared by many machines: without a name only the servers of this one are meant.
         machine = processes.machine_name(view)
@@ -188,6 +188,12 @@ def _find(view: HostView, options: Options) -> tuple[str, Server] | None:
         f"there are several servers here: {', '.join(f'`{name}`' for name in called)}",
         hint=f"`--name {called[0]}` means that one; another name with `--target` makes a new server",
     )
+
+
+def _living_of(view: HostView, everyone: Sequence[tuple[str, Server]], target: str) -> list[tuple[str, Server]]:
+    """The servers of a target that run here, whatever they are called: nobody asked for another one beside them."""
+    found = [one for one in everyone if _asked(view, *one)[1].target == target]
+    return [one for one in found if living(view, one[1])]
 
 
 def _default_names(target: Target, options: Options) -> frozenset[str]:

@@ -18,6 +18,8 @@ from provision.serving.launch import Asked, Launch
 from provision.serving.record import Server
 
 _PATHS = ("model_directory", "cache_directory")
+# A consent to how something is fetched, in the run that it was given to.
+_ONCE = ("insecure",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ def to_remember(decision: Decision, options: Options, *, hf_home: str | None, ke
     asked = {
         name: _absolute(name, value)
         for name in OPTION
-        if name not in IDENTITY and (value := getattr(options, name)) is not None
+        if name not in (*IDENTITY, *_ONCE) and (value := getattr(options, name)) is not None
     }
     if hf_home and options.cache_directory is None:
         asked[HF_HOME] = hf_home

@@ -140,6 +140,33 @@ def test_several_servers_are_told_apart_by_name_target_or_life(machine: Machine)
     assert machine.plan().decision.serve.port == 31000
 
 
+def test_a_target_means_its_server_that_runs_whatever_that_is_called(machine: Machine) -> None:
+    first = machine.plan(target="cpu", name="mine", port="31000")
+    machine.serve(first)
+    assert machine.plan(target="cpu").launch == first.launch
+    machine.serve(first, alive=False, state="stopped")
+    assert bootstrap.name_of(machine.plan(target="cpu")) == "cpu"
+
+
+def test_what_is_wrong_with_a_remembered_option_says_that_it_is_remembered(machine: Machine) -> None:
+    first = machine.plan(target="cpu", port="31000")
+    asked = first.launch.asked
+    assert asked
+    gone = msgspec.structs.replace(asked, options={**asked.options, "python": "/gone/bin/python3"})
+    machine.serve(replace(first, launch=replace(first.launch, asked=gone)))
+    with pytest.raises(UsageError, match="/gone/bin/python3") as refused:
+        machine.plan()
+    assert "remembered from the server `cpu`" in (refused.value.hint or "")
+    assert "--forget" in (refused.value.hint or "")
+    assert machine.forgetting("python").decision.python == "3.11"
+
+
+def test_a_consent_to_fetch_without_encryption_is_for_one_run(machine: Machine) -> None:
+    machine.serve(machine.plan(target="cpu", insecure=True))
+    recalled = machine.plan().remembered
+    assert recalled and "insecure" not in recalled.kept
+
+
 def test_a_server_of_another_machine_is_meant_by_name_only(machine: Machine) -> None:
     machine.serve(machine.plan(target="cpu", port="31000"), alive=False, machine="elsewhere")
     assert machine.plan().decision.serve.port == 30000
