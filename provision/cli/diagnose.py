@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from provision import documents
 from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
 from provision.cli import common, render
@@ -72,12 +73,8 @@ def _opened(file: str | None) -> Iterator[BinaryIO]:
             raise UsageError("no log was named", hint="`sgprov diagnose FILE`, or `… | sgprov diagnose -`")
         yield sys.stdin.buffer
         return
-    path = Path(file or "").expanduser()
-    try:
-        with path.open("rb") as stream:
-            yield stream
-    except OSError as error:
-        raise UsageError(f"`{path}` cannot be read: {error.strerror}") from error
+    with documents.open_input(Path(file or "").expanduser()) as stream:
+        yield stream
 
 
 def _pins(stack: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision import documents
 from provision.containers import dockerfile, images
 from provision.containers.dockerfile import Recipe
 from provision.containers.images import Here
@@ -107,7 +108,8 @@ def save(host: Host, image: str, path: str) -> Saved:
 
 def load(host: Host, path: str) -> tuple[Here, bool]:
     """Have the image of a file here, checked against what was saved; whether it had to be loaded."""
-    if host.stat(path) is None:
+    # Docker would read a pipe or a device without end.
+    if not Path(path).is_file():
         raise UsageError(f"there is no file `{path}`", hint="`sgprov image save IMAGE FILE` writes one")
     told = _told(host.read(f"{path}.json"))
     if told and (here := images.find(host, "docker", told.image)) and here.id == told.id:
@@ -128,13 +130,13 @@ def load(host: Host, path: str) -> tuple[Here, bool]:
 def _told(text: str | None) -> Saved | None:
     try:
         return Saved(**json.loads(text)) if text else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 
 def _digest(path: str) -> str:
     found = hashlib.sha256()
-    with Path(path).open("rb") as stream:
+    with documents.open_input(path) as stream:
         while block := stream.read(_BLOCK):
             found.update(block)
     return found.hexdigest()

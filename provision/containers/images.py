@@ -85,7 +85,7 @@ def parse_manifests(text: str, arch: str) -> Remote | None:
     """Parse, e.g., `[{"Descriptor": {"platform": {"architecture": "arm64"}}, "OCIManifest": {"layers": […]}}, …]`."""
     try:
         given = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     archs, layers = [], dict[str, int]()
     for one in given if isinstance(given, list) else [given]:

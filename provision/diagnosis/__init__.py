@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from provision import documents
+from provision.errors import UsageError
+
 if TYPE_CHECKING:
     from provision.report import Finding
 
@@ -16,7 +19,7 @@ def diagnose_file(path: str, *, pins: Mapping[str, str] | None = None) -> tuple[
     from provision.diagnosis.matcher import diagnose  # noqa: PLC0415
 
     try:
-        with Path(path).expanduser().open("rb") as stream:
+        with documents.open_input(Path(path).expanduser()) as stream:
             return diagnose(stream, pins=pins).to_findings()
-    except OSError:
+    except (UsageError, OSError):
         return ()

@@ -27,6 +27,7 @@ import msgspec
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from provision.documents import decode_json
 from provision.environments import presence
 from provision.host import HostView
 from provision.locks.lockfile import Lock, Requirement
@@ -112,7 +113,7 @@ def read_stamp(view: HostView, path: str) -> Stamp | None:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text.encode(), type=Stamp)
+        return decode_json(text, Stamp)
     except msgspec.DecodeError:
         return None
 

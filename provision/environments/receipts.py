@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from provision import __version__
+from provision.documents import decode_json
 from provision.host import Host, HostView
 
 SCHEMA = 1
@@ -90,7 +91,7 @@ def _read(view: HostView, path: str) -> Receipt | None:
     if text is None:
         return None
     try:
-        receipt = msgspec.json.decode(text.encode(), type=Receipt)
+        receipt = decode_json(text, Receipt)
     except msgspec.DecodeError:
         return None
     return receipt if receipt.schema <= SCHEMA else None

@@ -119,18 +119,25 @@ class Workshop:
         """
         inventory = self.settings.inventory
         _runner()
-        if not Path(inventory).exists():
+        # Ansible would read a pipe or a device without end.
+        if not (Path(inventory).is_file() or Path(inventory).is_dir()):
             raise UsageError(f"there is no inventory at `{inventory}`", hint="`playbooks/inventory.example` shows one")
         # Ansible reads its settings while it is imported: those of whatever directory this happens to be, otherwise.
         with self._ready():
+            from ansible.errors import AnsibleError  # noqa: PLC0415
             from ansible.inventory.manager import InventoryManager  # noqa: PLC0415
             from ansible.parsing.dataloader import DataLoader  # noqa: PLC0415
 
-            manager = InventoryManager(loader=DataLoader(), sources=[str(Path(inventory).absolute())])
-            if limit:
-                manager.subset(limit)
+            try:
+                manager = InventoryManager(loader=DataLoader(), sources=[str(Path(inventory).absolute())])
+                if limit:
+                    manager.subset(limit)
+            except (AnsibleError, ValueError, RecursionError) as error:
+                raise UsageError(f"`{inventory}` cannot be read as an inventory: {error}") from error
             # Plain text: Ansible's own kind of string carries where it was read.
             names = tuple("".join(host.name) for host in manager.get_hosts("all"))
+        if odd := next((name for name in names if not name.isprintable()), None):
+            raise UsageError(f"`{inventory}` is not an inventory: a host of it is called {odd!a}")
         if not names:
             raise UsageError(f"no host of `{inventory}` is meant" + (f" by `--limit {limit}`" if limit else ""))
         return names

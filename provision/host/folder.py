@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Literal, TypeVar
 from msgspec import Struct, ValidationError
 from msgspec import yaml as typed_yaml
 
+from provision import documents
 from provision.errors import UsageError
 from provision.host.recordable import recordable
 from provision.host.view import QUERY_TIMEOUT_S, DiskSpace, Listener, Outcome, PathInfo, Process, Reach
@@ -22,6 +24,7 @@ T = TypeVar("T")
 COMMANDS = "commands.yml"
 VIEW = "view.yml"
 ROOT = "root"
+_LIMIT_BYTES = 32 * 1024 * 1024
 _PACKAGE = str(Path(__file__).parents[1])
 
 
@@ -103,19 +106,22 @@ class FolderHost:
         return Outcome(command, recorded.rc, recorded.out, recorded.err)
 
     def read(self, path: str) -> str | None:
-        try:
-            text = self._real(path).read_text(encoding="utf-8", errors="replace")
-        except OSError:
+        raw = self.read_bytes(path, _LIMIT_BYTES)
+        if raw is None:
             return None
+        text = raw.decode("utf-8", errors="replace")
         # A folder made by hand may hold more than a capture does.
         return recordable(path, text)
 
     def read_bytes(self, path: str, limit: int) -> bytes | None:
         """Of what was recorded, which is text: a file of weights is never in a folder."""
+        there = self._real(path)
         try:
-            with self._real(path).open("rb") as stream:
-                return stream.read(limit)
-        except OSError:
+            # A folder that somebody sent may hold links: they lead no further than to what was sent.
+            if not there.resolve().is_relative_to((self._folder / ROOT).resolve()):
+                return None
+            return documents.read_input(there, limit=_LIMIT_BYTES)[:limit]
+        except (UsageError, OSError, RuntimeError):
             return None
 
     def require_trusted(self, path: str) -> None:
@@ -213,15 +219,13 @@ def stable(argv: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _load(path: Path, kind: type[T]) -> T | None:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
-    except OSError as error:
-        raise UsageError(f"`{path}` cannot be read: {error.strerror}") from error
+    raw = documents.read_input(path, limit=_LIMIT_BYTES)
     try:
+        documents.check_yaml(raw.decode(), source=f"`{path}`")
         return typed_yaml.decode(raw, type=kind)
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, RecursionError) as error:
         raise UsageError(f"`{path}` is not what a machine folder holds: {error}") from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from provision import documents
 from provision.errors import UsageError
 
 # `torch==2.9.1 \` or `torch @ https://host/torch-2.4.0%2Bcu121-cp310-cp310-linux_x86_64.whl \`
@@ -48,9 +49,9 @@ class Lock:
     @cached_property
     def text(self) -> str:
         try:
-            return self.path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"the lockfile `{self.path}` cannot be read: {error.strerror}") from error
+            return documents.read_input(self.path).decode()
+        except UnicodeDecodeError as error:
+            raise UsageError(f"the lockfile `{self.path}` is not text: {error}") from error
 
     @cached_property
     def digest(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from provision import config
+from provision import config, documents
 from provision.errors import UsageError
 from provision.secrets import know
 
@@ -36,6 +36,7 @@ class Service:
     where: str
 
 
+_FILE_BYTES = 64 * 1024
 _ANY = re.compile(r"[\x21-\x7e]+")
 # `nvapi-` and what follows; the older keys are base64 of 84 to 86 characters, with or without its padding.
 NGC = Service(
@@ -96,7 +97,7 @@ def from_file(path: str) -> Key:
     """The key that is all there is in a file. Raises `UsageError`, also where others could read it."""
     there = Path(path).expanduser()
     try:
-        mode, text = there.stat().st_mode, there.read_text(encoding="utf-8")
+        mode, text = there.stat().st_mode, documents.read_input(there, limit=_FILE_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UsageError(f"the key file `{path}` cannot be read: {reason}") from None

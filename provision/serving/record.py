@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from provision.catalog.rows import Serve
+from provision.documents import decode_json
 from provision.errors import UsageError
 from provision.host.view import Host, HostView
 from provision.secrets import mask
@@ -138,7 +139,7 @@ def _read(host: HostView, path: str) -> Server | None:
     if text is None:
         return None
     try:
-        return msgspec.json.decode(text, type=Server)
+        return decode_json(text, Server)
     except msgspec.MsgspecError:
         return None
 
