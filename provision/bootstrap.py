@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -29,6 +29,7 @@ from provision.remembered import Remembered
 from provision.replaced import Replaced
 from provision.report import Finding, Report, Severity
 from provision.serving import keys, record, server
+from provision.serving.listening import check_address
 from provision.steps.disk import check_links
 from provision.steps.image import PullImage
 from provision.steps.model import is_path
@@ -100,6 +101,8 @@ def _make_plan(view: HostView, wishes: Options, manner: Manner, recalled: Rememb
         )
     if model is None and manner.smoke and not (decision.image and decision.image.model):
         raise UsageError(f"target `{decision.target.name}` has no model of its own", hint="name one with `--model`")
+    if not assumed and _launches(manner):
+        check_address(view, decision.serve.host)
     if wishes.port == "auto":
         decision = replace(decision, serve=launches.on_a_free_port(view, decision, name))
     directory = record.directory_of(f"{decision.places.prefix}/servers", name)
@@ -127,13 +130,8 @@ def _make_plan(view: HostView, wishes: Options, manner: Manner, recalled: Rememb
         allow_pickle=bool(wishes.allow_pickle),
     )
     built = plan.leaving_out(built, _left_out(built, manner))
-    if _launches(manner) and not key and (opened := keys.open_to_all(decision.serve, *decision.engine)):
-        built = replace(built, decision=replace(decision, findings=(*decision.findings, opened)))
-    pull = next((step for step in built.steps if isinstance(step, PullImage)), None)
-    if pull and not assumed and (moved := pull.moved(view)):
-        built = replace(built, decision=replace(built.decision, findings=(*built.decision.findings, moved)))
-    if not assumed and _launches(manner) and (short := _short_of_memory(view, facts, directory)):
-        built = replace(built, decision=replace(built.decision, findings=(*built.decision.findings, short)))
+    more = () if not _launches(manner) else tuple(_warnings(None if assumed else view, built, facts, directory, key))
+    built = replace(built, decision=replace(decision, findings=(*decision.findings, *more)))
     stopped = None if assumed or "server" in built.left_out else _replaced(view, built, directory, key)
     return replace(built, machine=summary(facts), made_key=made, remembered=recalled, replaced=stopped)
 
@@ -267,6 +265,20 @@ def _key(
     keys.check_open(serve, *decision.engine)
     made = keys.new()
     return made, made
+
+
+def _warnings(view: HostView | None, built: Plan, facts: Facts, directory: str, key: str | None) -> Iterator[Finding]:
+    """What speaks against the launch and does not forbid it; without a view, of a machine that is only assumed."""
+    decision = built.decision
+    if not key and (opened := keys.open_to_all(decision.serve, *decision.engine)):
+        yield opened
+    if view is None:
+        return
+    pull = next((step for step in built.steps if isinstance(step, PullImage)), None)
+    if pull and (moved := pull.moved(view)):
+        yield moved
+    if short := _short_of_memory(view, facts, directory):
+        yield short
 
 
 def _short_of_memory(view: HostView, facts: Facts, directory: str) -> Finding | None:

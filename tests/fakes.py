@@ -33,6 +33,7 @@ class FakeHost:
         self.variables: dict[str, str] = {}
         self.reached: dict[str, Reach] = {}
         self.paths: dict[str, PathInfo] = {}
+        self.unbindable: dict[str, str] = {}
         self.ears: list[Listener] = []
         self.running: list[Process] = []
         self.untrusted: set[str] = set()
@@ -132,6 +133,9 @@ class FakeHost:
 
     def start(self, argv: Sequence[str], *, log: str, variables: Mapping[str, str | None] | None = None) -> int:
         raise NotImplementedError
+
+    def bind_problem(self, address: str) -> str | None:
+        return self.unbindable.get(address)
 
     def exit_status(self, pid: int) -> int | None:
         return None

@@ -11,7 +11,7 @@ from provision.containers.run import LABEL
 from provision.errors import CommandFailed, ServingFailed, StepFailed
 from provision.host import Host, HostView
 
-_GONE = re.compile(r"no such (?:object|container|image)|no container with name", re.IGNORECASE)
+GONE = re.compile(r"no such (?:object|container|image)|no container with name|image not known", re.IGNORECASE)
 _LISTED = "{{.Names}}\t{{.Image}}"
 _STOP_S = 60.0
 
@@ -62,7 +62,7 @@ def look(view: HostView, program: str, name: str) -> Seen | Silent | None:
         return parse_container(outcome.out)
     said = outcome.err.strip() or outcome.out.strip()
     return (
-        None if _GONE.search(said) else Silent(reason=said.splitlines()[0] if said else f"`{program}` {outcome.ending}")
+        None if GONE.search(said) else Silent(reason=said.splitlines()[0] if said else f"`{program}` {outcome.ending}")
     )
 
 
@@ -137,6 +137,12 @@ def explain(error: CommandFailed, *, program: str, port: int, view: HostView) ->
         if re.search(sign, said, re.IGNORECASE):
             return StepFailed(text.format(program=program), hint=hint)
     return error
+
+
+def unasked(program: str, what: str, reason: str) -> StepFailed:
+    """The error where an engine did not say whether it has something: that is another answer than no."""
+    meanings = (text.format(program=program) for sign, text, _ in _MEANINGS if re.search(sign, reason, re.IGNORECASE))
+    return StepFailed(f"`{program}` does not say whether it {what}: {next(meanings, reason)}", hint=_remedy(reason))
 
 
 def _remedy(reason: str) -> str | None:

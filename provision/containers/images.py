@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from provision.containers import engine
 from provision.containers.names import checked_reference
 from provision.errors import CommandFailed, StepFailed
 from provision.host import Host, HostView
@@ -53,9 +54,15 @@ class Remote:
 
 
 def find(view: HostView, program: str, reference: str) -> Here | None:
-    """The image of that name, where it is here."""
+    """The image of that name, where it is here. Raises `StepFailed` where the engine does not say."""
     outcome = view.query([program, "image", "inspect", "--format", "{{json .}}", checked_reference(reference)])
-    return parse_image(outcome.out) if outcome.ok else None
+    if outcome.ok:
+        return parse_image(outcome.out)
+    said = outcome.err.strip() or outcome.out.strip()
+    # Without an engine there is no image; with one that gives no reason, neither.
+    if not outcome.installed or engine.GONE.search(said) or (outcome.rc is not None and not said):
+        return None
+    raise engine.unasked(program, f"has `{reference}`", said.splitlines()[-1] if said else outcome.ending)
 
 
 def parse_image(text: str) -> Here:

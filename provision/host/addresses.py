@@ -5,8 +5,10 @@ The only parser of hosts. An address that two programs could read as two hosts n
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import re
+import socket
 from urllib.parse import SplitResult, urlsplit
 
 # `urlsplit` drops these, and others do not.
@@ -14,6 +16,26 @@ _DROPPED = re.compile(r"[\s\x00-\x20\x7f-\x9f]")
 # For the HTTP client the host of `http://evil\@127.0.0.1` is `evil`.
 _AMBIGUOUS = re.compile(r"\\|[^\x00-\x7f]")
 _PLACE = re.compile(r"([a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?|\[[0-9a-f:.]+(%[a-z0-9]+)?\])(:[0-9]{0,5})?", re.IGNORECASE)
+
+
+def bind_problem(address: str) -> str | None:
+    """Why nobody can listen on that address or name here; None where one can. Tried out: no port is taken by it."""
+    # A name that an option holds may be of both versions: one that works is enough.
+    problem = "is not an address of this machine"
+    try:
+        found = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return "is a name that does not resolve here"
+    for family, kind, protocol, _, place in found:
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(place)
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                problem = f"cannot be listened on: {error.strerror}"
+        else:
+            return None
+    return problem
 
 
 def split(address: str) -> SplitResult | None:

@@ -188,6 +188,9 @@ class FolderHost:
         state = self._view.reached.get(f"{host}:{port}")
         return Reach(state=state) if state else None
 
+    def bind_problem(self, address: str) -> str | None:  # noqa: ARG002  # a recording has no addresses
+        return None
+
     def _real(self, path: str) -> Path:
         # Joined as text: an absolute right side would replace the root; `..` must not lead out of the folder.
         return self._folder / ROOT / "/".join(part for part in path.split("/") if part not in {"", ".", ".."})

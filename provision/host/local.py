@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from provision import trust
 from provision.errors import CommandFailed, ProbeError, StepFailed
-from provision.host import files
+from provision.host import addresses, files
 from provision.host.children import child, end_group, interruption_deferred
 from provision.host.view import (
     CHANGE_TIMEOUT_S,
@@ -225,6 +225,9 @@ class LocalHost:
 
         # The resolver has a timeout of its own, which is longer than anyone wants to wait here.
         return _bounded(knock, Reach(state="silent", seconds=timeout_s), timeout_s=timeout_s)
+
+    def bind_problem(self, address: str) -> str | None:
+        return _bounded(lambda: addresses.bind_problem(address), None)
 
     # --- changing
 

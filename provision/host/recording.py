@@ -132,6 +132,9 @@ class RecordingHost:
         found = self._view.reach(host, port, timeout_s=timeout_s)
         return self._keep(lambda: self._reached.update({f"{host}:{port}": found} if found else {}), found)
 
+    def bind_problem(self, address: str) -> str | None:
+        return self._view.bind_problem(address)
+
     def save(self, folder: str | Path) -> None:
         """Write the machine folder, ids masked. An older capture in the same place is replaced, nothing else is."""
         target = Path(folder)

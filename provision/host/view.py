@@ -162,6 +162,10 @@ class HostView(Protocol):
         """Resolve a name and connect to a TCP port; nothing is sent. None where it cannot be tried (a recording)."""
         ...
 
+    def bind_problem(self, address: str) -> str | None:
+        """Why nobody can listen on that address of this machine; None where one can, or it cannot be tried."""
+        ...
+
 
 class Host(HostView, Protocol):
     """What steps may do: look and change."""

@@ -7,7 +7,7 @@ import os
 from urllib.parse import urlsplit
 
 from provision.containers import engine
-from provision.errors import ProbeError, ServingFailed
+from provision.errors import ProbeError, ServingFailed, UsageError
 from provision.host.view import HostView, Listener
 from provision.http_client import NoAnswer
 from provision.serving import keys
@@ -21,11 +21,24 @@ _BOTH = 6
 _LISTEN = "0A"
 
 
+def check_address(view: HostView, address: str) -> None:
+    """Raise `UsageError` for an address that this machine has not: an engine says so after minutes, as it may."""
+    if problem := view.bind_problem(address):
+        raise UsageError(
+            f"`{address}` {problem}, so no server can listen on it",
+            hint="`ip -brief address` lists the addresses of this machine; `--bind 127.0.0.1` is for itself alone",
+        )
+
+
 def check_free(view: HostView, launch: Launch, *, instead_of: Server | None = None) -> None:
     """Raise `ServingFailed` where somebody has a port that the server needs, but for the server that it replaces.
 
+    Raises `UsageError` where the machine has not the address.
+
     The engine itself would say so only after minutes of loading. Where listeners cannot be seen, that is left to it.
     """
+    if address := launch.container.address if launch.container else launch.serve.host if launch.serve else None:
+        check_address(view, address)
     if launch.container or (instead_of and instead_of.container):
         return  # an engine says so at once; where it has the port for the one that is replaced, it gives it up
     needed = [port for port in launch.ports if port.fixed]

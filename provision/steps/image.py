@@ -52,9 +52,11 @@ class PullImage:
 
     def moved(self, view: HostView) -> Finding | None:
         """That the image which is here is another than the one that the last receipt names."""
+        if self.known is None:
+            return None
         here = images.find(view, self.program, self.reference)
         now = (here.digest or here.id) if here else None
-        if now is None or self.known in {None, now}:
+        if now in {None, self.known}:
             return None
         return Finding(
             check="image-moved",

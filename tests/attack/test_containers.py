@@ -22,7 +22,8 @@ from provision.containers import building, images
 from provision.containers.run import Container, Mount, Publish, argv
 from provision.decision import Decision, Hosting, Places
 from provision.environments import Receipt
-from provision.errors import UsageError
+from provision.errors import StepFailed, UsageError
+from provision.host import Outcome
 from provision.host.local import LocalHost
 from provision.http_client import NoAnswer
 from provision.plan import Plan
@@ -148,6 +149,34 @@ def test_another_image_under_the_same_tag_is_told() -> None:
     pull = next(step for step in after.steps if isinstance(step, PullImage))
     found = pull.moved(host)
     assert pull.known == "sha256:old" and found and found.check == "image-moved"
+
+
+DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"
+
+
+@pytest.mark.tried(
+    "silent engine", "Docker is stopped, may not be asked, or hangs: that is not an image that is not there"
+)
+@pytest.mark.parametrize(
+    ("outcome", "hint"),
+    [
+        (answer(rc=1, err=DOWN), "systemctl start docker"),
+        (answer(rc=1, err="permission denied while trying to connect to the docker.sock"), "usermod"),
+        (Outcome((), None, seconds=8), ""),
+    ],
+)
+def test_an_engine_that_does_not_answer_is_no_missing_image(outcome: Outcome, hint: str) -> None:
+    host = FakeHost(answers={"docker image inspect": outcome})
+    for ask in (
+        lambda: images.find(host, "docker", "a:1"),
+        lambda: building.save(host, "a:1", "/x.tar.gz"),
+        lambda: PullImage(program="docker", reference="a:1", arch="amd64").satisfied(host),
+    ):
+        with pytest.raises(StepFailed, match="does not say whether it has `a:1`") as caught:
+            ask()
+        assert hint in (caught.value.hint or "")
+    host.answers["docker image inspect"] = answer(rc=1, err="Error response from daemon: No such image: a:1")
+    assert images.find(host, "docker", "a:1") is None
 
 
 @pytest.fixture

@@ -19,7 +19,9 @@ import pytest
 from fakes import FakeHost, answer
 
 from provision import bootstrap
+from provision.catalog.rows import Serve
 from provision.config import Options
+from provision.errors import UsageError
 from provision.facts.model import Memory
 from provision.host.local import LocalHost
 from provision.report import Severity
@@ -277,3 +279,34 @@ def test_too_little_memory_is_said_before_anything_is_started(
     assert "900 MiB" in short.text and short.severity is Severity.WARNING
     none = bootstrap.make_plan(FakeHost(), wishes, bootstrap.Manner(smoke=False)).decision.findings
     assert "memory-available" not in {one.check for one in none}, "nothing is launched"
+
+
+@pytest.mark.tried("foreign address", "`--bind` with an address that this machine has not, or a name that nobody has")
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_refused_before_anything_is_started(
+    host: LocalHost, servers: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Launch(
+        engine="sglang",
+        version="0.5.23",
+        argv=("never",),
+        url="http://127.0.0.1:31495",
+        model="/m",
+        serve=Serve(host=address),
+    )
+    start = time.monotonic()
+    with pytest.raises(UsageError, match="no server can listen on it"):
+        server.start(host, servers, wanted, name="a")
+    assert record.names(host, servers) == () and time.monotonic() - start < 10
+    known = FakeHost()
+    known.unbindable = {address: "is not an address of this machine"}
+    for target in ("cpu", "a100"):
+        facts = bootstrap.question(FakeHost(), Options(target=target), assumed="target").facts
+        monkeypatch.setattr(bootstrap, "gather", lambda *_, facts=facts, **__: facts)
+        with pytest.raises(UsageError, match="no server can listen on it"):
+            bootstrap.make_plan(known, Options(target=target, prefix="/p", bind=address, model="/m"))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::", "localhost"])
+def test_addresses_that_this_machine_has(host: LocalHost, address: str) -> None:
+    assert host.bind_problem(address) is None
