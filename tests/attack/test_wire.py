@@ -233,7 +233,9 @@ def test_what_only_looks_like_this_machine(address: str) -> None:
     with pytest.raises((UsageError, NoAnswer)):
         Client(base_url(url), api_key=KEY, timeout_s=0.2).get("/")
     asked = Asked()
-    images.ask(asked, f"{address}/x/y:1", "amd64")
+    # What cannot be the name of an image is refused; what can is asked with TLS.
+    with suppress(UsageError):
+        images.ask(asked, f"{address}/x/y:1", "amd64")
     assert "--insecure" not in asked.argv
 
 
