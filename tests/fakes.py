@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -140,7 +141,9 @@ class FakeHost:
     def exit_status(self, pid: int) -> int | None:
         return None
 
-    def signal(self, pid: int, number: int, *, group: bool = False) -> bool:
+    def signal(self, pid: int, number: int, *, only_if: Callable[[], bool] = lambda: True) -> bool:
+        if not only_if():
+            return False
         self.signals.append((pid, number))
         self.on_signal(pid, number)
         return True
@@ -152,10 +155,13 @@ class FakeHost:
         self.write(path, text, mode=mode)
 
     def open_state(self, path: str, flags: int, *, mode: int = 0o600) -> int:
-        raise NotImplementedError
+        return os.memfd_create(path.rpartition("/")[2])
 
     def make_directory(self, path: str, *, mode: int = 0o755) -> None:
         self.paths.setdefault(path, info(mode=mode, is_directory=True))
+
+    def move(self, path: str, target: str) -> None:
+        self.files[target] = self.files.pop(path)
 
     def link(self, path: str, target: str) -> None:
         self.links[path] = target

@@ -117,6 +117,7 @@ class Engine(Row, frozen=True, kw_only=True):
     """One engine; `since` is the oldest version the rows were checked for.
 
     `safe_load_format` is the value of `load_format` with which it loads weights that cannot run code, and no others.
+    `drain` is the signal after which it takes no more requests, answers those it has, and ends.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Engine(Row, frozen=True, kw_only=True):
     dp_attention: tuple[str, ...] = ()
     safe_load_format: str | None = None
     admin: tuple[AdminRow, ...] = ()
+    drain: Literal["SIGINT", "SIGTERM"] = "SIGTERM"
 
     def rows(self, rows: Iterable[R], version: str) -> tuple[R, ...]:
         """Those that hold for a version. Raises `UsageError` for one that is none, or older than any that is known."""

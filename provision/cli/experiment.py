@@ -11,7 +11,7 @@ import msgspec
 from provision import config
 from provision.cli import common, render
 from provision.cli.output import Shown
-from provision.cli.serve import find_one
+from provision.cli.servers import find_one
 from provision.errors import ServingFailed
 from provision.experiments import self_heal as healing
 from provision.experiments import switcheroo as switching

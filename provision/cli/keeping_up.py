@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from provision.catalog.load import Catalog
 from provision.config import Options
 from provision.decision.choose import places_of
@@ -28,5 +26,4 @@ def keep(host: LocalHost, wishes: Options, name: str | None) -> str:
                 hint=f"`sgprov serve stop {known.name}`, then `sgprov serve start --restart --target …`",
             )
         return f"its engine starts it again, at most {known.container.restarts} times"
-    command = [sys.executable, "-m", "provision", "serve", "supervise", known.name, "--prefix", prefix]
-    return watchman.start(host, known, command)
+    return watchman.start(host, known)

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from provision import bootstrap, config
-from provision.cli import common, endpoint, keeping_up, progress, render, telemetry
+from provision.cli import common, endpoint, keeping_up, progress, render, server_status, servers, telemetry
 from provision.cli.bootstrap import report_data
 from provision.cli.output import Shown
-from provision.errors import ServingFailed, StepFailed, UsageError
+from provision.cli.servers import Place
+from provision.errors import ProvisionError, ServingFailed, StepFailed, UsageError
 from provision.host import HostView
 from provision.host.local import LocalHost
-from provision.remembered import prefixes
-from provision.serving import contained, keys, log, record, relaunch, server, supervisor
+from provision.serving import contained, keys, log, record, relaunch, server, supervisor, watchman
+from provision.serving.ending import GRACE_S, Ended, counted
 from provision.serving.failed_launch import diagnosed
-from provision.serving.status import Status, status
+from provision.serving.status import status
+from provision.steps.server import gone_back
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +28,14 @@ if TYPE_CHECKING:
     from provision.report import Report
 
 name_argument = click.argument("name", required=False)
-_STYLE = {"running": "green", "starting": "cyan", "stopped": "dim"}
+_grace = click.option(
+    "--grace",
+    type=click.FloatRange(min=0, max=3600),
+    default=GRACE_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long requests that it has taken may go on.",
+)
 
 
 @click.group()
@@ -110,13 +119,14 @@ def _refuse_settings(flags: dict[str, Any], extra: tuple[str, ...], *, free_port
 
 
 def _start_again(host: LocalHost, wishes: config.Options, *, self_healing: bool, as_json: bool) -> Shown:
-    servers, known = find_one(host, wishes)
-    if status(host, known).health == "running":
+    place = servers.one(host, wishes)
+    known = server.known(host, place.servers, name=place.name)
+    if status(host, known).health == "running" and not record.damage(host, place.directory):
         shown = _one(host, known, changed=False)
     else:
-        shown = _restarted(host, servers, known, as_json=as_json)
+        shown = _restarted(host, place, as_json=as_json)
     if self_healing and shown.ok:
-        kept_up = keeping_up.keep(host, replace(wishes, prefix=servers.removesuffix("/servers")), known.name)
+        kept_up = keeping_up.keep(host, replace(wishes, prefix=place.prefix), place.name)
         shown = replace(shown, data={**shown.data, "kept_up": kept_up}, changed=True)
     return shown
 
@@ -124,15 +134,15 @@ def _start_again(host: LocalHost, wishes: config.Options, *, self_healing: bool,
 @serve.command()
 @name_argument
 @common.prefix
+@_grace
 @common.as_json
-def restart(name: str | None, prefix: str | None, *, as_json: bool) -> Shown:
-    """Stop a server and start it again with the same settings; after a rollback, from the environment gone back to."""
+def restart(name: str | None, prefix: str | None, *, grace: float, as_json: bool) -> Shown:
+    """Stop a server and start it again with the same settings; after a rollback, from the environment gone back to.
+
+    What serves is stopped only after a look at whether it can be started again.
+    """
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
-    servers, known = find_one(host, wishes)
-    shown = _restarted(host, servers, known, as_json=as_json)
-    if known.supervised and shown.ok:
-        keeping_up.keep(host, replace(wishes, prefix=servers.removesuffix("/servers")), known.name)
-    return shown
+    return _restarted(host, servers.one(host, wishes), as_json=as_json, grace_s=grace)
 
 
 @serve.command(hidden=True)
@@ -141,8 +151,8 @@ def restart(name: str | None, prefix: str | None, *, as_json: bool) -> Shown:
 def supervise(name: str, prefix: str | None) -> int:
     """Keep a server up until it is stopped: what `start --restart` runs in the background. Exit 6 when it gives up."""
     host = common.local_host()
-    servers, _ = find_one(host, config.load({"name": name, "prefix": prefix}))
-    supervisor.supervise(host, servers, name=name, tell=render.print_line)
+    place = servers.one(host, config.load({"name": name, "prefix": prefix}))
+    supervisor.supervise(host, place.servers, name=name, tell=render.print_line)
     return 0
 
 
@@ -150,19 +160,56 @@ def supervise(name: str, prefix: str | None) -> int:
 @name_argument
 @common.prefix
 @click.option("--all", "everyone", is_flag=True, help="Stop all servers.")
+@_grace
 @common.as_json
-def stop(name: str | None, prefix: str | None, *, everyone: bool, as_json: bool) -> Shown:
-    """Stop a server with everything that it started; the port and the memory are free afterwards."""
+def stop(name: str | None, prefix: str | None, *, everyone: bool, grace: float, as_json: bool) -> Shown:
+    """Stop a server with everything that it started; the port and the memory are free afterwards.
+
+    It takes no more requests, and has --grace seconds to answer those that it has.
+    """
     del as_json
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
-    those = _all(host, wishes) if everyone else [find_one(host, wishes)]
-    stopped = [known.name for servers, known in those if server.stop(host, servers, name=known.name)]
-    text = f"stopped {', '.join(stopped)}" if stopped else "nothing was running"
+    those = servers.everyone(host, wishes) if everyone else [servers.one(host, wishes)]
+    stopped = {}
+    for place in those:
+        if ended := server.stop(host, place.servers, name=place.name, grace_s=grace, tell=_told):
+            stopped[place.name] = ended
+    lines = [_stopped(name, ended) for name, ended in stopped.items()] or ["nothing was running"]
     return Shown(
         command="serve",
-        data={"stopped": stopped},
-        text=lambda screen: screen.print(text),
+        data={"stopped": list(stopped), "cut": {name: ended.cut for name, ended in stopped.items()}},
+        text=lambda screen: screen.print("\n".join(lines)),
         changed=bool(stopped),
+    )
+
+
+def _stopped(name: str, ended: Ended) -> str:
+    return f"stopped {name}" + (f"; {counted(ended.cut)} had no answer yet and were cut off" if ended.cut else "")
+
+
+def _told(text: str) -> None:
+    """What is worth knowing while it goes on, beside the result."""
+    render.print_line(text, error=True)
+
+
+@serve.command()
+@click.argument("name")
+@common.prefix
+@common.as_json
+def remove(name: str, prefix: str | None, *, as_json: bool) -> Shown:
+    """Forget a server that does not run: its record, logs and key.
+
+    Also one that was started on a machine which shares this directory and is gone.
+    """
+    del as_json
+    host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
+    place = servers.one(host, wishes)
+    server.remove(host, place.servers, name=place.name, tell=_told)
+    return Shown(
+        command="serve",
+        data={"removed": [place.name]},
+        text=lambda screen: screen.print(f"removed {place.name}"),
+        changed=True,
     )
 
 
@@ -174,13 +221,15 @@ def show_status(name: str | None, prefix: str | None, *, as_json: bool) -> Shown
     """Say how the servers are: asked of their processes, their logs and themselves. Exit 6 where one is not well."""
     del as_json
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
-    those = [find_one(host, wishes)] if name else _all(host, wishes)
-    found = [status(host, known) for _, known in those]
-    wrong = [one for one in found if one.health in {"dead", "unhealthy"}]
+    those = [servers.one(host, wishes)] if name else servers.everyone(host, wishes)
+    found = [server_status.look(host, place) for place in those]
+    wrong = [one for one in found if not one.well]
     return Shown(
         command="serve",
-        data={"servers": [_row(one) for one in found]},
-        text=lambda screen: _show(found, screen, f"no server was ever started here{_looked_at(host, wishes)}"),
+        data={"servers": [one.row for one in found]},
+        text=lambda screen: server_status.show(
+            found, screen, otherwise=f"no server was ever started here{servers.looked_at(host, wishes)}"
+        ),
         ok=not wrong,
         exit_status=ServingFailed.exit_status if wrong else 0,
     )
@@ -208,102 +257,69 @@ def logs(
     if follow and as_json:
         raise UsageError("`--follow` has no end, and `--json` prints one object", hint="leave one of them out")
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
-    _, known = find_one(host, wishes)
-    known = contained.adopt(host, known)
+    place = servers.one(host, wishes)
+    if known := record.load(host, place.directory):
+        contained.adopt(host, known)
     # Read, so that it is masked wherever the log has it.
-    keys.of(host, known.directory)
+    keys.of(host, place.directory)
+    path = f"{place.directory}/{record.LOG}"
     if as_json:
-        return _log_data(known, lines=lines, explain=explain)
+        return _log_data(place.name, path, lines=lines, explain=explain)
     if explain:
-        telemetry.show(log.Tail(known.log).remaining(), log.follow(known.log) if follow else ())
+        telemetry.show(log.Tail(path).remaining(), log.follow(path) if follow else ())
         return 0
-    for line in _last(known, lines):
+    for line in _last(path, lines):
         render.print_line(line)
     if follow:
-        for line in log.follow(known.log):
+        for line in log.follow(path):
             render.print_line(line)
     return 0
 
 
-def _log_data(known: record.Server, *, lines: int, explain: bool) -> Shown:
-    data: dict[str, Any] = {"name": known.name, "log": known.log}
+def _log_data(name: str, path: str, *, lines: int, explain: bool) -> Shown:
+    data: dict[str, Any] = {"name": name, "log": path}
     if explain:
-        data["telemetry"] = telemetry.fold(log.Tail(known.log).remaining()).to_builtins()
+        data["telemetry"] = telemetry.fold(log.Tail(path).remaining()).to_builtins()
     else:
-        data["lines"] = list(_last(known, lines))
+        data["lines"] = list(_last(path, lines))
     return Shown(command="serve", data=data, text=lambda _: None)
 
 
-def _last(known: record.Server, lines: int) -> tuple[str, ...]:
-    return log.last_lines(known.log, lines) if lines else ()
+def _last(path: str, lines: int) -> tuple[str, ...]:
+    return log.last_lines(path, lines) if lines else ()
 
 
-def _all(view: HostView, wishes: config.Options) -> list[tuple[str, record.Server]]:
-    """(directory of servers, record) of every server that was ever started."""
-    found = []
-    for prefix in prefixes(view, wishes):
-        servers = f"{prefix}/servers"
-        for name in record.names(view, servers):
-            known = record.load(view, record.directory_of(servers, name))
-            if known:
-                found.append((servers, known))
-    return found
-
-
-def _looked_at(view: HostView, wishes: config.Options) -> str:
-    """` (under DIR, DIR)`, where there was anything to look at."""
-    places = ", ".join(prefixes(view, wishes))
-    return f" (under {places})" if places else ""
-
-
-def find_one(view: HostView, wishes: config.Options) -> tuple[str, record.Server]:
-    """The server of that name, or the only one. Raises `UsageError` with the names there are."""
-    everyone = _all(view, wishes)
-    those = [one for one in everyone if wishes.name in {None, one[1].name}]
-    if len(those) == 1:
-        return those[0]
-    names = ", ".join(f"`{known.name}`" for _, known in everyone)
-    if not everyone:
-        raise UsageError(
-            f"no server was ever started here{_looked_at(view, wishes)}",
-            hint="`sgprov bootstrap` starts one; `--prefix DIR` looks elsewhere",
-        )
-    if not those:
-        raise UsageError(f"there is no server `{wishes.name}`", hint=f"there are {names}")
-    raise UsageError("there are several servers", hint=f"name one of {names}")
-
-
-def _restarted(host: LocalHost, servers: str, known: record.Server, *, as_json: bool) -> Shown:
-    launch, stack = relaunch.launch_of(host, servers.removesuffix("/servers"), known)
-    undone = server.undone_if_interrupted(host, servers, name=known.name)
-    with progress.phases(known.name, as_json=as_json) as tell, undone:
-        started = server.restart(host, servers, name=known.name, launch=launch, stack=stack)
-        with diagnosed(started.log):
-            ready = server.wait_until_ready(host, started, tell=tell)
+def _restarted(host: LocalHost, place: Place, *, as_json: bool, grace_s: float = GRACE_S) -> Shown:
+    known = server.known(host, place.servers, name=place.name)
+    launch, stack = relaunch.launch_of(host, place.prefix, known)
+    undone = server.undone_if_interrupted(host, place.servers, name=place.name)
+    try:
+        with progress.phases(place.name, as_json=as_json) as tell, undone:
+            started = server.restart(
+                host, place.servers, name=place.name, launch=launch, stack=stack, grace_s=grace_s, tell=_told
+            )
+            with diagnosed(started.log):
+                ready = server.wait_until_ready(host, started, tell=tell)
+    except ProvisionError as error:
+        raise gone_back(
+            host, error, servers=place.servers, name=place.name, tell=lambda told: _told(told.text)
+        ) from error
+    except BaseException:
+        server.restore(host, place.servers, name=place.name)
+        raise
+    record.forget_replaced(host, place.directory)
+    if ready.supervised and not watchman.is_at_work(place.directory):
+        watchman.start(host, ready)
     return _one(host, ready, changed=True)
 
 
 def _one(view: HostView, known: record.Server, *, changed: bool) -> Shown:
-    found = status(view, known)
+    found = server_status.of(view, known)
     return Shown(
         command="serve",
-        data={"servers": [_row(found)]},
-        text=lambda screen: _show([found], screen),
+        data={"servers": [found.row]},
+        text=lambda screen: server_status.show([found], screen),
         ok=found.health == "running",
         changed=changed,
         exit_status=0 if found.health == "running" else ServingFailed.exit_status,
     )
-
-
-def _row(one: Status) -> dict[str, Any]:
-    return {**one.server.public(), "health": one.health, "text": one.text, "pids": list(one.pids), "up_s": one.up_s}
-
-
-def _show(found: list[Status], screen: Console, otherwise: str = "") -> None:
-    if not found:
-        screen.print(otherwise)
-    for one in found:
-        style = _STYLE.get(one.health, "red")
-        render.line(screen, (f"{one.name:<18}", "bold"), " ", (f"{one.health:<10}", style), " ", one.text)
-        up = f"up {one.up_s:.0f} s, {len(one.pids)} processes, " if one.up_s is not None else ""
-        screen.print(f"    {one.server.stack or one.server.engine}, {up}log {one.server.log}", style="dim")

@@ -8,7 +8,7 @@ import msgspec
 from provision import config
 from provision.cli import common, render
 from provision.cli.output import Shown
-from provision.cli.serve import find_one
+from provision.cli.servers import find_one
 from provision.errors import ServingFailed
 from provision.report import Report, Severity
 from provision.serving import smoke as smoking

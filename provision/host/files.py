@@ -74,6 +74,14 @@ def write_output(path: str, text: str, *, mode: int) -> None:
             raise
 
 
+def move(path: str, target: str) -> None:
+    """Give a file of ours another name; what has that name, a link too, is replaced."""
+    for place in (path, target):
+        trust.require(str(Path(place).parent))
+    with _told("moved", path):
+        Path(path).replace(target)
+
+
 def make_directory(path: str, *, mode: int) -> None:
     """Make a directory that nobody else can write to, with those above it; one that is there is only looked at."""
     trust.require(path)

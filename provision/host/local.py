@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from provision import trust
 from provision.errors import CommandFailed, ProbeError, StepFailed
-from provision.host import addresses, files
+from provision.host import addresses, files, signals
 from provision.host.children import child, end_group, interruption_deferred
 from provision.host.view import (
     CHANGE_TIMEOUT_S,
@@ -309,14 +309,11 @@ class LocalHost:
     def exit_status(self, pid: int) -> int | None:
         return _ENDED.get(pid)
 
-    def signal(self, pid: int, number: int, *, group: bool = False) -> bool:
-        try:
-            (os.killpg if group else os.kill)(pid, number)
-        except ProcessLookupError:
-            return False
-        except PermissionError as error:
-            raise StepFailed(f"process {pid} is not ours to stop: {error}") from error
-        return True
+    def signal(self, pid: int, number: int, *, only_if: Callable[[], bool] = lambda: True) -> bool:
+        return signals.send(pid, number, only_if)
+
+    def move(self, path: str, target: str) -> None:
+        files.move(path, target)
 
     def open_state(self, path: str, flags: int, *, mode: int = 0o600) -> int:
         return files.open_state(path, flags, mode=mode)

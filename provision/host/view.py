@@ -208,8 +208,18 @@ class Host(HostView, Protocol):
         """How a process ended that this run started with `start`: a negative number is a signal. None where untold."""
         ...
 
-    def signal(self, pid: int, number: int, *, group: bool = False) -> bool:
-        """Send a signal; False where there is no such process (any more)."""
+    def signal(self, pid: int, number: int, *, only_if: Callable[[], bool] = lambda: True) -> bool:
+        """Send a signal; False where there is no such process (any more), or `only_if` says no.
+
+        That is asked when the process can no longer become another one. Raises `StepFailed` for one that is not ours.
+        """
+        ...
+
+    def move(self, path: str, target: str) -> None:
+        """Give a file of ours another name in its directory, in one step, in place of what has that name.
+
+        Nothing is written, so a full disk is no obstacle. Raises `UntrustedPath` and `StepFailed` as `write` does.
+        """
         ...
 
     def open_state(self, path: str, flags: int, *, mode: int = 0o600) -> int:

@@ -19,7 +19,7 @@ from provision.errors import CommandFailed, ServingFailed, StepFailed
 from provision.host.view import Host, HostView
 from provision.serving import inherited, log, processes
 from provision.serving.launch import Inside
-from provision.serving.record import Server, members, save
+from provision.serving.record import Server, marks, members, save
 
 _START_S = 120.0
 # How long the last lines of a container that has ended may be on their way into the log.
@@ -74,7 +74,7 @@ def _inherited(host: Host, server: Server) -> Iterator[str]:
 def follow(host: Host, server: Server, container: Inside, *, since: str = "") -> None:
     """Copy the container's output into the server's log, until it ends; that of its latest life with `since`."""
     argv = [container.program, "logs", "--follow", *(["--since", since] if since else []), container.name]
-    host.start(argv, log=server.log, variables={processes.MARKER: server.id})
+    host.start(argv, log=server.log, variables=marks(server))
 
 
 def end(host: Host, server: Server, *, grace_s: float) -> bool:
@@ -103,7 +103,7 @@ def adopt(host: Host, server: Server) -> Server:
     if again == server or container is None:
         return server
     seen = engine.look(host, container.program, container.name)
-    log.rotate(server.log)
+    log.begin(host, server.log)
     follow(host, again, container, since=seen.started if isinstance(seen, Seen) else "")
     return save(host, msgspec.structs.replace(again, state="starting", ready_after_s=None))
 

@@ -16,7 +16,7 @@ from provision.secrets import know
 
 # HEADER is for `curl --header @FILE`: on its command line every user of the machine would see the key.
 FILE, HEADER, SCRIPT = "api-key", "api-key.header", "with_key.py"
-_REPLACED = "api-key.previous"
+_PREVIOUS = ".previous"
 # What RFC 6750 lets a bearer token be; nothing that a log would write in another way.
 _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,512}")
 
@@ -38,7 +38,7 @@ def new() -> str:
 
 def of(view: HostView, directory: str) -> str | None:
     """The key of the server whose record is in `directory`, or None."""
-    key = (view.read(f"{directory}/{FILE}") or "").strip() or None
+    key = (view.read_state(f"{directory}/{FILE}") or "").strip() or None
     know(key)
     return key
 
@@ -46,25 +46,32 @@ def of(view: HostView, directory: str) -> str | None:
 def give(host: Host, directory: str, key: str) -> None:
     """Leave the key, and what hands it to the engine, for the server in `directory`."""
     host.write(f"{directory}/{FILE}", key + "\n", mode=0o600)
-    host.write(f"{directory}/{HEADER}", f"Authorization: Bearer {key}\n", mode=0o600)
+    host.write(f"{directory}/{HEADER}", _header(key), mode=0o600)
     host.write(f"{directory}/{SCRIPT}", Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8"))
+
+
+def _header(key: str) -> str:
+    return f"Authorization: Bearer {key}\n"
 
 
 def remember_replaced(host: Host, directory: str) -> None:
     """Keep the key of a server that is about to be replaced."""
     if (key := of(host, directory)) is not None:
-        host.write(f"{directory}/{_REPLACED}", key + "\n", mode=0o600)
+        host.write(f"{directory}/{FILE}{_PREVIOUS}", f"{key}\n", mode=0o600)
+        host.write(f"{directory}/{HEADER}{_PREVIOUS}", _header(key), mode=0o600)
 
 
 def restore_replaced(host: Host, directory: str) -> None:
-    """Give the server that is started again the key that it had."""
-    if key := (host.read(f"{directory}/{_REPLACED}") or "").strip():
-        give(host, directory, key)
+    """Give the server that is started again the key that it had; nothing is written, on a full disk neither."""
+    for name in (FILE, HEADER):
+        if host.stat(f"{directory}/{name}{_PREVIOUS}") is not None:
+            host.move(f"{directory}/{name}{_PREVIOUS}", f"{directory}/{name}")
 
 
 def forget_replaced(host: Host, directory: str) -> None:
     """That server is wanted no more, and so is its key."""
-    host.remove(f"{directory}/{_REPLACED}")
+    for name in (FILE, HEADER):
+        host.remove(f"{directory}/{name}{_PREVIOUS}")
 
 
 def open_to_all(serve: Serve, engine: str, version: str) -> Finding | None:

@@ -19,6 +19,7 @@ from provision.serving.record import Server, members
 _BOTH = 6
 # The state of a listening socket in /proc/net/tcp.
 _LISTEN = "0A"
+_ESTABLISHED = "01"
 
 
 def check_address(view: HostView, address: str) -> None:
@@ -109,7 +110,7 @@ def _contained_stranger(view: HostView, container: Inside) -> str | None:
     published = seen is not None and seen.label == container.name and seen.runs and container.port in seen.published
     if not published:
         return f"the container `{container.name}` does not serve on port {container.port}"
-    uids = _listening_uids(view, container.port)
+    uids = set(_sockets(view, container.port, _LISTEN))
     if uids - {0, os.geteuid()}:
         return f"the container `{container.name}` does not listen on port {container.port}: another user's process does"
     return None
@@ -143,15 +144,20 @@ def _unmapped(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return getattr(found, "ipv4_mapped", None) or found
 
 
-def _listening_uids(view: HostView, port: int) -> set[int]:
-    """Whose sockets listen on a port. Everybody may see that, but not which process it is (proc(5), /proc/net/tcp)."""
-    uids = set[int]()
+def connections(view: HostView, url: str) -> int:
+    """How many clients are connected to a server on this machine."""
+    return len(_sockets(view, urlsplit(url).port or 0, _ESTABLISHED))
+
+
+def _sockets(view: HostView, port: int, state: str) -> list[int]:
+    """Whose sockets are in a state on a port. Everybody may see that, but not which process it is (proc(5))."""
+    uids = []
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in (view.read(path) or "").splitlines()[1:]:
             # Such as `0: 0100007F:7530 00000000:0000 0A 00000000:00000000 00:00000000 00000000 1000 …`.
             words = line.split()
-            if len(words) > 7 and words[3] == _LISTEN and int(words[1].rpartition(":")[2], 16) == port:  # noqa: PLR2004
-                uids.add(int(words[7]))
+            if len(words) > 7 and words[3] == state and int(words[1].rpartition(":")[2], 16) == port:  # noqa: PLR2004
+                uids.append(int(words[7]))
     return uids
 
 

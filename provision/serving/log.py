@@ -8,9 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from provision.host.view import Host
 from provision.secrets import mask
 
 TAIL_LINES = 15
+_NEXT, _BEFORE = ".next", ".1"
 _CHUNK_BYTES = 1024 * 1024
 _TAIL_BYTES = 128 * 1024
 _FOLLOW_S = 0.2
@@ -75,11 +77,21 @@ def follow(path: str, *, going_on: Callable[[], bool] = lambda: True) -> Iterato
         time.sleep(_FOLLOW_S)
 
 
-def rotate(path: str) -> None:
-    """Keep the log of the previous start as `….1`, so that a restart does not hide why the last one failed."""
-    there = Path(path)
-    if there.exists():
-        there.replace(f"{path}.1")
+def prepare(host: Host, path: str) -> None:
+    """Make the log of a start that is about to be, beside the one that is written: so there is room for it."""
+    os.close(host.open_state(f"{path}{_NEXT}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
+
+
+def drop_prepared(host: Host, path: str) -> None:
+    host.remove(f"{path}{_NEXT}")
+
+
+def begin(host: Host, path: str) -> None:
+    """Begin the log of a start: that of the one before stays as `….1`, so that it does not hide why that one failed."""
+    if host.stat(path) is not None:
+        host.move(path, f"{path}{_BEFORE}")
+    if host.stat(f"{path}{_NEXT}") is not None:
+        host.move(f"{path}{_NEXT}", path)
 
 
 def _text(raw: bytes) -> str:

@@ -9,16 +9,27 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from provision.host.view import HostView
 
-# Every process of a server inherits this variable; its value is the id of the start.
+# Every process of a server inherits these variables: the id of the start, the server's directory, and the record that
+# was written at the start. By them a server is found whose record was lost.
 MARKER = "SGPROV_SERVER"
+DIRECTORY = "SGPROV_SERVER_DIRECTORY"
+RECORD = "SGPROV_SERVER_RECORD"
+# The streams that go into a server's log.
+_OUTPUTS = (1, 2)
 _BOOT = "/proc/sys/kernel/random/boot_id"
 _HOSTNAME = "/proc/sys/kernel/hostname"
 # The interpreter of an environment, such as `/srv/sgprov/environments/sglang-0.5.9-cp310-x86_64-012345/bin/python`.
 _PREFIX = re.compile(r"(/\S{1,400}?)/environments/[^/\s]{1,200}/bin/")
+
+
+# As in `Uid:\t1000\t1000\t1000\t1000`: the real one first (proc(5), /proc/pid/status).
+_USER = re.compile(r"^Uid:\s+(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +52,16 @@ class ProcessStat:
         return self.state not in {"Z", "X"} or self.threads > 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The first process of a server, found by what it inherited: `record` is the text of its record at the start."""
+
+    process: ProcessStat
+    id: str
+    directory: str
+    record: str
+
+
 def boot_id(host: HostView) -> str:
     """What changes with every boot of the machine; empty where that cannot be read."""
     return (host.read(_BOOT) or "").strip()
@@ -49,6 +70,26 @@ def boot_id(host: HostView) -> str:
 def machine_name(host: HostView) -> str:
     """The machine's own name: a home directory may be shared by many machines, and records lie in it."""
     return (host.read(_HOSTNAME) or "").strip()
+
+
+def same_machine(host: HostView, *, boot: str, machine: str) -> bool:
+    """Whether what was started in that boot, on the machine of that name, was started on this one since its last boot.
+
+    The id of a boot is of one machine alone, whatever its name is by now.
+    """
+    here = boot_id(host)
+    return boot == here if boot and here else machine == machine_name(host)
+
+
+def user_of(host: HostView, pid: int) -> int | None:
+    """Whose process it is: its real user, None where there is none (any more)."""
+    found = _USER.search(host.read(f"/proc/{pid}/status") or "")
+    return int(found[1]) if found else None
+
+
+def is_callers(host: HostView, pid: int) -> bool:
+    """Whether a process is this very user's: as root, that of no other user either."""
+    return user_of(host, pid) == os.geteuid()
 
 
 def parse_stat(text: str) -> ProcessStat | None:
@@ -101,6 +142,58 @@ def tree(host: HostView, *, pid: int | None, started: int, marker: str) -> tuple
     return tuple(_with_descendants(found, everyone.values()).values())
 
 
+def is_provably(host: HostView, process: ProcessStat, *, marker: str, directory: str) -> bool:
+    """Whether a process of a server's tree may be sent a signal: it is the caller's, and proves whose it is.
+
+    By its marker, its parents' marker, or by writing into the server's log, where a title took the marker's place. A
+    record alone proves nothing: whoever wrote it may have written any pid into it.
+    """
+    if not same(host, process) or not is_callers(host, process.pid):
+        return False
+    if not _environment(host, process.pid) and _writes_into(process.pid, directory):
+        return True
+    seen = set[int]()
+    pid = process.pid
+    while pid > 1 and pid not in seen and pid != os.getpid():
+        if f"{MARKER}={marker}" in _environment(host, pid):
+            return True
+        seen.add(pid)
+        stat = parse_stat(host.read(f"/proc/{pid}/stat") or "")
+        pid = stat.parent if stat else 0
+    return False
+
+
+def _writes_into(pid: int, directory: str) -> bool:
+    """Whether its output goes into a log there."""
+    for number in _OUTPUTS:
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/fd/{number}").readlink().parent == Path(directory):
+                return True
+    return False
+
+
+def starts(host: HostView, *, directory: str | None = None) -> tuple[Found, ...]:
+    """The servers of the caller that run, by what their first processes inherited; those of one directory, or all."""
+    found = []
+    for path in host.glob("/proc/[0-9]*/environ"):
+        variables = dict(entry.split("=", 1) for entry in _environment(host, int(path.split("/")[2])))
+        if not {MARKER, DIRECTORY, RECORD} <= variables.keys():
+            continue
+        if directory is not None and not is_one_place(directory, variables[DIRECTORY]):
+            continue
+        stat = find(host, int(path.split("/")[2]))
+        if stat and stat.session == stat.pid and is_callers(host, stat.pid):
+            found.append(
+                Found(process=stat, id=variables[MARKER], directory=variables[DIRECTORY], record=variables[RECORD])
+            )
+    return tuple(sorted(found, key=lambda one: one.process.started))
+
+
+def is_one_place(one: str, other: str) -> bool:
+    """Whether two names, perhaps through links, are of one directory, there or not."""
+    return one == other or Path(one).resolve() == Path(other).resolve()
+
+
 def prefix_of(host: HostView, pid: int, commands: Mapping[int, str]) -> str | None:
     """The prefix of the sgprov server that a process belongs to, empty where it cannot be told; None for a stranger's.
 
@@ -117,6 +210,16 @@ def prefix_of(host: HostView, pid: int, commands: Mapping[int, str]) -> str | No
         stat = parse_stat(host.read(f"/proc/{pid}/stat") or "")
         pid = stat.parent if stat else 0
     return prefix if marked else None
+
+
+def of_others(host: HostView) -> tuple[tuple[int, str, str], ...]:
+    """(pid, user, prefix) of the servers that other users run, by the interpreter that everybody sees them run."""
+    found = dict[tuple[str, str], int]()
+    for one in host.processes():
+        place = _PREFIX.match(one.command)
+        if place and user_of(host, one.pid) not in {None, os.geteuid()}:
+            found.setdefault((one.user, place[1]), one.pid)
+    return tuple((pid, user, prefix) for (user, prefix), pid in found.items())
 
 
 def stop_command(prefix: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,11 +11,12 @@ from provision.catalog.engines import engine
 from provision.host.view import HostView
 from provision.http_client import NoAnswer
 from provision.secrets import mask
-from provision.serving import contained, log, out_of_memory, processes
+from provision.serving import contained, log, out_of_memory
 from provision.serving.client import Client
+from provision.serving.events import events
 from provision.serving.listening import client
 from provision.serving.phases import LaunchLog
-from provision.serving.record import Server, members
+from provision.serving.record import Server, is_elsewhere, members
 
 Health = Literal["running", "starting", "unhealthy", "dead", "stopped", "elsewhere"]
 # The engine's health check generates a token and takes a second when all is well.
@@ -38,7 +38,7 @@ class Status:
 
 def status(host: HostView, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Status:
     """Look at one server; nothing is changed."""
-    if server.machine != processes.machine_name(host) and server.state in {"starting", "ready"}:
+    if is_elsewhere(host, server):
         return _made(server, "elsewhere", f"was started on `{server.machine}`")
     again = contained.current(host, server)
     living = tuple(process.pid for process in members(host, again))
@@ -79,12 +79,11 @@ def _killed(host: HostView, server: Server) -> str:
 
 
 def _given_up(host: HostView, server: Server) -> str | None:
-    """What its supervisor said last, where it has given up (`supervisor.py` writes it)."""
-    lines = (host.read(f"{server.directory}/events.jsonl") or "").splitlines()
-    if not server.supervised or not lines or '"gave-up"' not in lines[-1]:
+    """What its supervisor said last, where it has given up."""
+    last = events(host, server)[-1:] if server.supervised else ()
+    if not last or last[0]["event"] != "gave-up":
         return None
-    last = json.loads(lines[-1])
-    return f"was given up after {last['failures']} fast failures: {mask(str(last['reason']))}"
+    return f"was given up after {last[0].get('failures')} fast failures: {mask(str(last[0].get('reason')))}"
 
 
 def _asked(server: Server, living: tuple[int, ...], asking: Client) -> Status:
@@ -108,5 +107,12 @@ def _watched(server: Server) -> LaunchLog:
 
 
 def _made(server: Server, health: Health, text: str, pids: tuple[int, ...] = ()) -> Status:
-    up = (datetime.now(timezone.utc) - datetime.fromisoformat(server.started)).total_seconds() if pids else None
-    return Status(name=server.name, health=health, text=text, server=server, pids=pids, up_s=up)
+    up_s = _seconds_since(server.started) if pids else None
+    return Status(name=server.name, health=health, text=text, server=server, pids=pids, up_s=up_s)
+
+
+def _seconds_since(started: str) -> float | None:
+    try:
+        return (datetime.now(timezone.utc) - datetime.fromisoformat(started)).total_seconds()
+    except (ValueError, TypeError):
+        return None

@@ -1,35 +1,84 @@
-"""Who runs the supervisor: systemd for the user where it runs, else a process of its own."""
+"""Who runs the supervisor: systemd for the user where it runs, else a process of its own; and whether one is there."""
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Sequence
+import signal
+import sys
 from pathlib import Path
 
 import msgspec
 
-from provision.host.view import Host, HostView
-from provision.serving import record
+from provision import trust
+from provision.errors import ProvisionError
+from provision.host import Host, HostView, locking
+from provision.serving import processes, record
 from provision.serving.record import Server
 
+# Held by the supervisor as long as it lives, with its pid in it.
+LOCK = "supervisor.lock"
 _SYSTEMCTL_S = 30.0
 # The supervisor is the very sgprov that started it, from wherever that was loaded; servers do not inherit it.
 _HERE = str(Path(__file__).parents[2])
 
 
-def start(host: Host, server: Server, command: Sequence[str]) -> str:
-    """Have `command` (which supervises the server) run from now on; who sees to it."""
+def is_at_work(directory: str) -> bool:
+    """Whether somebody supervises the server in `directory` at this moment."""
+    return _holder(directory) is not None
+
+
+def keeps_up(server: Server) -> bool:
+    """Whether somebody starts a server again when it dies: its container's engine, or a supervisor that is there."""
+    return server.container.restarts > 0 if server.container else server.supervised and is_at_work(server.directory)
+
+
+def _holder(directory: str) -> int | None:
+    """The pid of its supervisor, 0 where that cannot be told; None where there is none."""
+    try:
+        descriptor = trust.open_state(f"{directory}/{LOCK}")
+    except (ProvisionError, OSError):
+        return None
+    try:
+        return locking.holder(descriptor) or 0 if locking.is_held(descriptor) else None
+    finally:
+        os.close(descriptor)
+
+
+def end(host: Host, directory: str) -> None:
+    """End the supervisor of the server in `directory`, where there is one."""
+    if has_systemd(host):
+        unit = _unit(directory.rpartition("/")[2])
+        host.query(["systemctl", "--user", "stop", unit], timeout_s=_SYSTEMCTL_S)
+    pid = _holder(directory)
+    if pid:
+        host.signal(pid, signal.SIGTERM, only_if=lambda: _supervises(host, pid))
+
+
+def _supervises(host: HostView, pid: int) -> bool:
+    words = (host.read(f"/proc/{pid}/cmdline") or "").split("\0")
+    return "supervise" in words and processes.is_callers(host, pid)
+
+
+def start(host: Host, server: Server) -> str:
+    """Have the server supervised from now on; who sees to it."""
     record.save(host, msgspec.structs.replace(server, supervised=True))
+    prefix = server.directory.rpartition("/")[0].rpartition("/")[0]
+    command = [sys.executable, "-m", "provision", "serve", "supervise", server.name, "--prefix", prefix]
     if not has_systemd(host):
         variables = {"PYTHONPATH": _HERE}
         pid = host.start(command, log=f"{server.directory}/supervisor.log", variables=variables)
         return f"supervised by pid {pid}, until this machine is started again"
-    unit = f"sgprov-{server.name}.service"
+    unit = _unit(server.name)
     home = host.variable("XDG_CONFIG_HOME") or f"{host.variable('HOME') or '/root'}/.config"
     host.write(f"{home}/systemd/user/{unit}", render_unit(server, command))
     host.run(["systemctl", "--user", "daemon-reload"], timeout_s=_SYSTEMCTL_S)
     host.run(["systemctl", "--user", "enable", "--now", unit], timeout_s=_SYSTEMCTL_S)
     return f"supervised by systemd (`systemctl --user status {unit}`)"
+
+
+def _unit(name: str) -> str:
+    return f"sgprov-{name}.service"
 
 
 def has_systemd(view: HostView) -> bool:
@@ -40,7 +89,7 @@ def has_systemd(view: HostView) -> bool:
     return outcome.out.strip() in {"running", "degraded", "starting"}
 
 
-def render_unit(server: Server, command: Sequence[str]) -> str:
+def render_unit(server: Server, command: list[str]) -> str:
     """A unit for the user's own systemd; pure. Reference: systemd.service(5), systemd.unit(5)."""
     # The supervisor counts failures itself, and ends well when the server was stopped or given up.
     return f"""\

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from provision.errors import ServingFailed
+from provision.errors import ProvisionError, ServingFailed
 from provision.host import Host, HostView
 from provision.report import Finding, Severity
-from provision.serving import record, smoke
+from provision.serving import record, server, smoke
 from provision.serving.launch import Launch
 from provision.serving.listening import key_of
 from provision.steps.base import Applied, Progress
@@ -43,18 +43,26 @@ class Smoke:
         tell(Progress(text=self.preview()))
         directory = record.directory_of(self.servers, self.name)
         known = record.load(host, directory)
-        findings = smoke.run(
-            self.launch.url,
-            api_key=key_of(host, known) if known else None,
-            log=f"{directory}/server.log",
-            engine=self.launch.engine,
-            version=self.launch.version,
-        )
-        host.write(f"{directory}/{RESULT}", json.dumps(summary(findings)) + "\n")
+        try:
+            findings = smoke.run(
+                self.launch.url,
+                api_key=key_of(host, known) if known else None,
+                log=f"{directory}/{record.LOG}",
+                engine=self.launch.engine,
+                version=self.launch.version,
+            )
+            host.write(f"{directory}/{RESULT}", json.dumps(summary(findings)) + "\n")
+        except ProvisionError as error:
+            # What it would have said is not known: neither is whether this server is worth keeping.
+            raise gone_back(
+                host, error, servers=self.servers, name=self.name, tell=tell, otherwise_stop=True
+            ) from error
+        except BaseException:
+            server.restore(host, self.servers, name=self.name)
+            raise
         wrong = [finding for finding in findings if finding.severity is Severity.ERROR]
         if wrong:
             raise self._failed(host, wrong[0].text, findings, tell)
-        record.forget_replaced(host, directory)
         seconds = sum(finding.seconds or 0.0 for finding in findings)
         passed = sum(finding.severity is Severity.OK for finding in findings)
         return Applied(
@@ -65,7 +73,7 @@ class Smoke:
 
     def _failed(
         self, host: Host, wrong: str, findings: tuple[Finding, ...], tell: Callable[[Progress], None]
-    ) -> ServingFailed:
+    ) -> ProvisionError:
         log = f"{record.directory_of(self.servers, self.name)}/server.log"
         text = f"the server at {self.launch.url} does not serve rightly: {wrong}"
         if record.replaced(host, record.directory_of(self.servers, self.name)) is None:

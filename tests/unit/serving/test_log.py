@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from provision.host.local import LocalHost
 from provision.serving import log
 
 
@@ -46,9 +47,10 @@ def test_the_end_of_a_log_has_no_credentials_and_no_progress_bars(tmp_path: Path
 
 
 def test_the_previous_log_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "server.log"
-    log.rotate(str(path))
+    path, host = tmp_path / "server.log", LocalHost({})
     for text in ("first", "second"):
         path.write_text(text)
-        log.rotate(str(path))
-    assert not path.exists() and (tmp_path / "server.log.1").read_text() == "second"
+        log.prepare(host, str(path))
+        assert path.read_text() == text, "made beside it"
+        log.begin(host, str(path))
+    assert path.read_text() == "" and (tmp_path / "server.log.1").read_text() == "second"
