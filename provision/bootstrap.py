@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -15,7 +14,7 @@ from provision.checks.memory import shortage
 from provision.config import Options
 from provision.decision import Decision, Previous, Question, decide
 from provision.decision.choose import places_of
-from provision.errors import NotPermitted, StepFailed, UnsupportedHost, UntrustedPath, UsageError
+from provision.errors import NotPermitted, UnsupportedHost, UntrustedPath, UsageError
 from provision.facts import Facts, gather
 from provision.facts.gather import with_disks
 from provision.facts.machine import summary
@@ -28,14 +27,14 @@ from provision.login import hub
 from provision.plan import Plan
 from provision.remembered import Remembered
 from provision.replaced import Replaced
-from provision.report import Finding, Report, Severity, Status
+from provision.report import Finding, Report, Severity
 from provision.serving import keys, record, server
 from provision.serving.listening import check_address
 from provision.steps.disk import check_links
 from provision.steps.image import PullImage
 from provision.steps.model import is_path
 from provision.steps.model_files import REVISION, locate
-from provision.steps.server import StartServer, gone_back
+from provision.steps.server import StartServer
 
 # Arguments of the engines that are rendered from what sgprov is asked for: (argument, how to ask for it).
 _OURS = {
@@ -179,10 +178,9 @@ def _replaced(view: HostView, built: Plan, directory: str, key: str | None) -> R
 def carry_out(plan_: Plan, host: LocalHost, *, dry_run: bool, watcher: runner.Watcher | None = None) -> Report:
     """The steps, unless one of them would fail: then nothing is changed."""
     decision, host = plan_.decision, for_target(host, plan_)
-    watcher = watcher or runner.Nobody()
     report = runner.apply(plan_, host, dry_run=dry_run, watcher=watcher)
     if not dry_run and "server" not in plan_.left_out:
-        report = _settled(plan_, host, report, watcher)
+        report = runner.settle(plan_, host, report, watcher=watcher)
     data = {
         "stack": decision.stack.name if decision.stack else None,
         "image": decision.hosting.reference if decision.hosting else None,
@@ -206,29 +204,6 @@ def for_target(view: V, plan_: Plan) -> V:
     if isinstance(view, LocalHost):
         return cast("V", view.with_defaults(plan_.decision.target.layout.variables))
     return view
-
-
-def _settled(plan_: Plan, host: LocalHost, report: Report, watcher: runner.Watcher) -> Report:
-    """What serves in the end: the new server where every step succeeded; else the one before, or none.
-
-    The steps that start and test it see to that themselves: this is for those that come after.
-    """
-    step = next(step for step in plan_.steps if isinstance(step, StartServer))
-    failed = next((one.step for one in report.steps if one.status is Status.FAILED), None)
-    if failed is None:
-        record.forget_replaced(host, record.directory_of(step.servers, step.name))
-    was_started = any(one.step == step.id and one.status is Status.DONE for one in report.steps)
-    if failed in {None, "server", "smoke"} or not was_started:
-        return report
-    error = gone_back(
-        host,
-        StepFailed(failed),
-        servers=step.servers,
-        name=step.name,
-        tell=partial(watcher.progress, step),
-        otherwise_stop=True,
-    )
-    return replace(report, findings=(*report.findings, *error.findings))
 
 
 def stop(host: LocalHost, plan_: Plan) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from provision.errors import CommandFailed, ProvisionError, StepFailed
 from provision.host import Host
 from provision.plan import Plan, preflight_failures
 from provision.report import Finding, Report, Status, StepResult
+from provision.serving import record
 from provision.steps import Applied, Progress, Step
+from provision.steps.server import StartServer, gone_back
 
 
 class Named(Protocol):
@@ -82,6 +86,29 @@ def apply(plan: Plan, host: Host, *, dry_run: bool = False, watcher: Watcher | N
         data=data,
         failed_with=_status_of(failure),
     )
+
+
+def settle(plan: Plan, host: Host, report: Report, *, watcher: Watcher | None = None) -> Report:
+    """What serves in the end: the new server where every step succeeded; else the one before, or none.
+
+    The steps that start and test it see to that themselves: this is for those that come after.
+    """
+    step = next(step for step in plan.steps if isinstance(step, StartServer))
+    failed = next((one.step for one in report.steps if one.status is Status.FAILED), None)
+    if failed is None:
+        record.forget_replaced(host, record.directory_of(step.servers, step.name))
+    was_started = any(one.step == step.id and one.status is Status.DONE for one in report.steps)
+    if failed in {None, "server", "smoke"} or not was_started:
+        return report
+    error = gone_back(
+        host,
+        StepFailed(failed),
+        servers=step.servers,
+        name=step.name,
+        tell=partial((watcher or Nobody()).progress, step),
+        otherwise_stop=True,
+    )
+    return replace(report, findings=(*report.findings, *error.findings))
 
 
 def _carry_out(step: Step, plan: Plan, host: Host, *, dry_run: bool, watcher: Watcher) -> tuple[Status, Applied]:

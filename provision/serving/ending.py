@@ -43,18 +43,21 @@ def end(host: Host, server: Server, *, grace_s: float, tell: Callable[[str], Non
     """
     stopped = int(contained.end(host, server, grace_s=grace_s)) if server.container else 0
     tracked = {process.pid: process for process in _provable(host, server)}
-    cut: int | None = None if stopped else 0
+    if not tracked:
+        scratch.remove(host, server.scratch)
+        return Ended(processes=stopped, cut=None if stopped else 0)
     if server.pid and server.scratch:
         scratch.note(host, server.scratch, pid=server.pid, started=server.started_ticks)
+    cut: int | None = 0
     if leader := tracked.get(server.pid or 0):
         cut = _answered(host, server, leader, grace_s, tell)
         _wait(host, tracked.values(), _ORPHANED_S)
-    elif tracked:
+    else:
         _signal(host, tracked.values(), signal.SIGTERM)
         _wait(host, tracked.values(), min(grace_s, INTERRUPTED_GRACE_S))
     _kill(host, server, tracked)
     scratch.remove(host, server.scratch)
-    return Ended(processes=len(tracked) + stopped, cut=cut)
+    return Ended(processes=len(tracked) + stopped, cut=None if stopped else cut)
 
 
 def _answered(

@@ -59,6 +59,12 @@ def load(host: HostView, directory: str) -> Server | None:
     return _look(host, directory)[0]
 
 
+def written(host: HostView, directory: str) -> Server | None:
+    """The record as it is on the disk, without a look at processes; None where there is none that can be read."""
+    found = _read(host, f"{directory}/{FILE}")
+    return found if isinstance(found, Server) else None
+
+
 def damage(host: HostView, directory: str) -> Damage | None:
     """What is wrong with the record there: it cannot be read as one, or is not that of the server that runs."""
     return _look(host, directory)[1]

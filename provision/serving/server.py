@@ -93,7 +93,7 @@ def wait_until_ready(
     try:
         seconds = wait.run()
     except ServingFailed:
-        now = record.load(host, server.directory)
+        now = record.written(host, server.directory)
         if now is None or (now.id == server.id and now.state != "stopped"):
             end(host, server, grace_s=INTERRUPTED_GRACE_S)
             record.note(host, msgspec.structs.replace(server, state="failed", ending=wait.ending))
