@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -10,7 +10,6 @@ from typing import TypeVar, cast
 from provision import assume, environments, launches, plan, remembered, replaced, runner
 from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
-from provision.checks.memory import shortage
 from provision.config import Options
 from provision.decision import Decision, Previous, Question, decide
 from provision.decision.choose import places_of
@@ -22,16 +21,16 @@ from provision.facts.pythons import probe_python
 from provision.host import HostView
 from provision.host.addresses import is_loopback
 from provision.host.local import LocalHost
+from provision.launch_warnings import known_image, warnings
 from provision.locks import sizes
 from provision.login import hub
 from provision.plan import Plan
 from provision.remembered import Remembered
 from provision.replaced import Replaced
-from provision.report import Finding, Report, Severity
+from provision.report import Report
 from provision.serving import keys, record, server
 from provision.serving.listening import check_address
 from provision.steps.disk import check_links
-from provision.steps.image import PullImage
 from provision.steps.model import is_path
 from provision.steps.model_files import REVISION, locate
 from provision.steps.server import StartServer
@@ -126,11 +125,11 @@ def _make_plan(view: HostView, wishes: Options, manner: Manner, recalled: Rememb
         free_port=manner.free_port,
         api_key=key,
         wheels=manner.wheels,
-        known_image=_known_image(view, decision, directory),
+        known_image=known_image(view, decision, directory),
         allow_pickle=bool(wishes.allow_pickle),
     )
     built = plan.leaving_out(built, _left_out(built, manner))
-    more = () if not _launches(manner) else tuple(_warnings(None if assumed else view, built, facts, directory, key))
+    more = () if not _launches(manner) else tuple(warnings(None if assumed else view, built, facts, directory, key))
     built = replace(built, decision=replace(decision, findings=(*decision.findings, *more)))
     stopped = None if assumed or "server" in built.left_out else _replaced(view, built, directory, key)
     return replace(built, machine=summary(facts), made_key=made, remembered=recalled, replaced=stopped)
@@ -267,37 +266,6 @@ def _key(
     keys.check_open(serve, *decision.engine)
     made = keys.new()
     return made, made
-
-
-def _warnings(view: HostView | None, built: Plan, facts: Facts, directory: str, key: str | None) -> Iterator[Finding]:
-    """What speaks against the launch and does not forbid it; without a view, of a machine that is only assumed."""
-    decision = built.decision
-    if not key and (opened := keys.open_to_all(decision.serve, *decision.engine)):
-        yield opened
-    if view is None:
-        return
-    pull = next((step for step in built.steps if isinstance(step, PullImage)), None)
-    if pull and (moved := pull.moved(view)):
-        yield moved
-    if short := _short_of_memory(view, facts, directory):
-        yield short
-
-
-def _short_of_memory(view: HostView, facts: Facts, directory: str) -> Finding | None:
-    """A warning where a server that does not run yet will most likely be killed for lack of memory."""
-    known = record.load(view, directory)
-    text = shortage(facts.memory)
-    if text is None or (known and record.members(view, known)):
-        return None
-    fix = ("a larger `--memory` of the container, limit of the pod or `--mem` of the job", "`sgprov doctor memory`")
-    return Finding(check="memory-available", severity=Severity.WARNING, text=text, fix=fix)
-
-
-def _known_image(view: HostView, decision: Decision, directory: str) -> str | None:
-    """The digest of the image that this server was last verified with, where it is one of the same name."""
-    receipt = environments.read_receipt(view, directory) or environments.read_receipt(view, decision.places.prefix)
-    same = receipt and decision.hosting and receipt.image == decision.hosting.reference
-    return receipt.image_digest if receipt and same else None
 
 
 def _launches(manner: Manner) -> bool:

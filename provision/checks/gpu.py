@@ -23,7 +23,7 @@ from provision.checks.base import (
 from provision.checks.own import everyone, own_pids, prefix_of
 from provision.checks.smi_state import compute_processes, gpu_states
 from provision.report import Finding
-from provision.serving.processes import stop_command
+from provision.serving import commands
 
 _check = partial(check, "gpu")
 # Below this it is the driver itself, a desktop, or a monitor.
@@ -105,7 +105,8 @@ def gpu_foreign_processes(context: Context) -> Iterator[Finding]:
             where = f" under {prefix}" if prefix else ""
             yield warning(
                 f"a server of sgprov{where} (pid {pid}, user {users.get(pid, 'unknown')}) holds {size}",
-                f"`{stop_command(prefix)}`, or {bootstrap(context, '--gpus')} with the indices of others",
+                f"`{commands.stop(context.view, prefix, pid)}`,"
+                f" or {bootstrap(context, '--gpus')} with the indices of others",
                 pid=pid,
             )
             continue

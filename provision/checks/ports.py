@@ -15,9 +15,8 @@ from provision.checks.own import living, own_pids, prefix_of, servers
 from provision.errors import UsageError
 from provision.host import Listener
 from provision.report import Finding
-from provision.serving import keys
+from provision.serving import commands, keys
 from provision.serving.ports import derive_for
-from provision.serving.processes import stop_command
 from provision.steps.port import describe, needed
 
 _check = partial(check, "ports")
@@ -139,7 +138,7 @@ def _remedy(context: Context, one: Listener) -> str:
     if one.pid is None:
         return f"`sudo ss -ltnp 'sport = :{one.port}'` says who it is; {auto} takes another"
     prefix = prefix_of(context, one.pid)
-    stop = f"kill {one.pid}" if prefix is None else stop_command(prefix)
+    stop = f"kill {one.pid}" if prefix is None else commands.stop(context.view, prefix, one.pid)
     return f"{auto} takes the next free one; `--free-port` stops this one, or `{stop}`"
 
 

@@ -8,7 +8,8 @@ from functools import partial
 from provision.checks.base import Context, check, error, info, warning
 from provision.checks.own import engines, living, own_pids, prefix_of, servers
 from provision.report import Finding
-from provision.serving.processes import boot_id, machine_name, stop_command
+from provision.serving import commands
+from provision.serving.processes import boot_id, machine_name
 from provision.serving.record import Server
 
 _check = partial(check, "server")
@@ -59,7 +60,9 @@ def server_answers(context: Context) -> Iterator[Finding]:
         host, _, port = one.url.rpartition("/")[2].rpartition(":")
         reach = context.view.reach(host.strip("[]"), int(port), timeout_s=_CONNECT_S)
         if reach and reach.state != "reached":
-            yield error(f"the server `{one.name}` runs and {one.url} is {reach.state}", "`sgprov serve status`")
+            yield error(
+                f"the server `{one.name}` runs and {one.url} is {reach.state}", f"`sgprov serve status {one.name}`"
+            )
 
 
 @_check(
@@ -100,7 +103,7 @@ def server_foreign(context: Context) -> Iterator[Finding]:
             where = f" under {prefix}" if prefix else " under another prefix"
             yield info(
                 f"a server of sgprov runs{where}: pid {one.pid}, user {one.user}",
-                f"`{stop_command(prefix)}` if nobody needs it",
+                f"`{commands.stop(context.view, prefix, one.pid)}` if nobody needs it",
                 pid=one.pid,
             )
             continue

@@ -14,6 +14,7 @@ from provision import __version__, config, errors
 from provision.catalog.load import nearest
 from provision.cli import render
 from provision.cli.output import Shown
+from provision.cli.program import remember_prefix
 from provision.report import Finding, noticing
 
 _UMASK = 0o077
@@ -82,6 +83,7 @@ def run(arguments: Sequence[str]) -> int:
     # Arguments behind `--` belong to the engine.
     own = arguments[: arguments.index("--")] if "--" in arguments else arguments
     as_json = "--json" in own
+    remember_prefix(own)
     command = next((argument for argument in own if not argument.startswith("-")), "sgprov")
     for number in (signal.SIGTERM, signal.SIGHUP):
         # `nohup` has it ignored, which is to stay.

@@ -112,9 +112,12 @@ def next_command(
                 return _bootstrap(context, results, asked, command) if begun and context.target else command
     running = {result.check.id: result for result in results}.get("server-alive")
     if running and running.outcome == "ok":
+        from provision.checks.own import living  # noqa: PLC0415
         from provision.cli import places  # noqa: PLC0415
 
-        return f"sgprov smoke{places.flag_for(context.view, context.places.prefix)}"
+        name = next((name for name, pids in living(context).items() if pids), None)
+        place = places.flag_for(context.view, context.places.prefix)
+        return " ".join(filter(None, ("sgprov smoke", name))) + place
     return _bootstrap(context, results, asked) if context.target else "sgprov targets"
 
 

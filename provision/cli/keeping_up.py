@@ -23,7 +23,8 @@ def keep(host: LocalHost, wishes: Options, name: str | None) -> str:
         if not known.container.restarts:
             raise UsageError(
                 f"the container of `{known.name}` was started without a restart policy",
-                hint=f"`sgprov serve stop {known.name}`, then `sgprov serve start --restart --target …`",
+                hint=f"`sgprov serve stop {known.name}`, then `sgprov serve start {known.name} --restart"
+                f" --target {known.target or 'NAME'}`",
             )
         return f"its engine starts it again, at most {known.container.restarts} times"
     return watchman.start(host, known)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from provision import errors
+from provision.cli.program import runnable
 from provision.output import json_text, readable, sayable
 from provision.report import Finding, Report, Severity, Status
 
@@ -165,8 +166,12 @@ def line(screen: Console, *parts: str | tuple[str, str], indent: int = 4) -> Non
 
     from provision.cli.folding import folded  # noqa: PLC0415  # JSON does not pay for it
 
-    clean = [readable(part) if isinstance(part, str) else (readable(part[0]), part[1]) for part in parts]
+    clean = [_clean(part) if isinstance(part, str) else (_clean(part[0]), part[1]) for part in parts]
     screen.print(Text("\n").join(folded(Text.assemble(*clean), screen, indent=indent)))
+
+
+def _clean(text: str) -> str:
+    return runnable(readable(text))
 
 
 def show_secret(screen: Console, before: str, secret: str, behind: str) -> None:

@@ -11,9 +11,12 @@ from provision.cli.output import Shown
 from provision.cli.servers import find_one
 from provision.errors import ServingFailed
 from provision.report import Report, Severity
+from provision.serving import contained
 from provision.serving import smoke as smoking
 from provision.serving.client import shown
 from provision.serving.listening import key_of
+from provision.serving.record import members
+from provision.serving.status import status
 
 
 @click.command()
@@ -58,6 +61,12 @@ def smoke(
         host = common.local_host()
         _, known = find_one(host, config.load({"name": name, "prefix": prefix}))
         asked = known.url
+        if not members(host, contained.current(host, known)):
+            found = status(host, known)
+            raise ServingFailed(
+                f"the server `{known.name}` does not run: it {found.text}",
+                hint=f"`sgprov serve start {known.name}` starts it again",
+            )
         findings = smoking.run(
             asked,
             api_key=key_of(host, known, otherwise=key),

@@ -90,7 +90,9 @@ def run(
     for number in range(rounds):
         now = status(host, record.load(host, server.directory) or server)
         if now.health != "running":
-            raise ServingFailed(f"`{server.name}` is not running: {now.text}", hint="`sgprov serve status`")
+            raise ServingFailed(
+                f"`{server.name}` is not running: {now.text}", hint=f"`sgprov serve status {server.name}`"
+            )
         tell(f"round {number + 1} of {rounds}: {'cold' if number == 0 else 'warm'} cache")
         found.append(_one(host, now.server, cold=number == 0, ready_s=ready_s, tell=tell))
     return tuple(found)
@@ -102,7 +104,9 @@ def _one(host: Host, server: Server, *, cold: bool, ready_s: float, tell: Callab
     thread = threading.Thread(target=flight.fly, daemon=True)
     thread.start()
     if not flight.started.wait(_FIRST_TOKENS_S):
-        raise ServingFailed(f"`{server.name}` gave no token in {_FIRST_TOKENS_S:.0f} s", hint="`sgprov smoke`")
+        raise ServingFailed(
+            f"`{server.name}` gave no token in {_FIRST_TOKENS_S:.0f} s", hint=f"`sgprov smoke {server.name}`"
+        )
     before, killed = flight.tokens, time.time()
     _kill(host, server)
     # Pages in use cannot be dropped: so after the death, and before the pause of the supervisor is over.

@@ -222,11 +222,6 @@ def of_others(host: HostView) -> tuple[tuple[int, str, str], ...]:
     return tuple((pid, user, prefix) for (user, prefix), pid in found.items())
 
 
-def stop_command(prefix: str) -> str:
-    """What ends a server of that prefix, as `prefix_of` tells it."""
-    return f"sgprov serve stop --prefix {prefix}" if prefix else "sgprov serve stop"
-
-
 def _with_descendants(found: dict[int, ProcessStat], everyone: Iterable[ProcessStat]) -> dict[int, ProcessStat]:
     growing = True
     while growing:

@@ -77,6 +77,11 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = 1
 
     @property
+    def target(self) -> str | None:
+        """The target that it was started as, where its record says so."""
+        return self.asked.settings.get("target") if self.asked else None
+
+    @property
     def launch(self) -> Launch:
         """What it was started with, to start it again."""
         return Launch(

@@ -27,7 +27,7 @@ def launch_of(view: HostView, prefix: str, server: Server) -> tuple[Launch, str 
     if not folders:
         raise StepFailed(
             f"the server `{server.name}` runs {server.engine}, which is not in `{path}`",
-            hint=f"`sgprov serve start {server.name} --target …` starts it with other settings",
+            hint=f"`sgprov serve start {server.name} --target {server.target or 'NAME'}` starts it with other settings",
         )
     version = folders[0].rsplit("/", 1)[-1].removesuffix(".dist-info").rpartition("-")[2]
     launch = render(

@@ -254,7 +254,7 @@ def known(host: HostView, servers: str, *, name: str = "default") -> Server:
         )
     names = ", ".join(f"`{other}`" for other in record.names(host, servers))
     raise UsageError(
-        f"no server `{name}` was started here", hint=f"there are {names}" if names else "`sgprov serve start`"
+        f"no server `{name}` was started here", hint=f"there are {names}" if names else "`sgprov bootstrap` starts one"
     )
 
 
@@ -277,7 +277,7 @@ def _running_well(host: Host, existing: Server, *, same: bool, replacing: bool) 
             return False
         raise UsageError(
             f"the server `{existing.name}` runs already, with other settings (pid {existing.pid})",
-            hint="`sgprov serve restart`, or choose another name with `--name`",
+            hint=f"`sgprov serve stop {existing.name}` first, or choose another name with `--name`",
         )
     # One that hangs or breaks down is not the server that was asked for: starting again is the repair.
     return status(host, existing).health in {"running", "starting"}

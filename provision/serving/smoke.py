@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from provision.catalog.engines import LogRow
@@ -19,7 +22,10 @@ _LOG_BYTES = 4 * 1024 * 1024
 # NIM keeps its health check where KServe's protocol has it.
 _HEALTH = ("/health", "/v1/health/ready")
 _LOGIN = ("`export SGPROV_API_KEY=…`: the key is taken from there",)
-_WHEN_GONE = ("wait until the server is ready: `sgprov serve status`", "check the address and the port")
+_WAIT = "wait until the server is ready: `sgprov serve status`"
+# A server of ours is named in it before it is shown.
+_SERVE = re.compile(r"`(sgprov) (serve [a-z]+)`")
+_WHEN_GONE = (_WAIT, "check the address and the port")
 _WHEN_SLOW = ("`sgprov serve logs` shows what it is busy with", "allow more time with `--timeout`")
 _UNAUTHORIZED = (401, 403)
 _NOT_THERE = (404, 405)
@@ -53,7 +59,19 @@ def run(
     if log:
         row = engine_named(engine)
         findings += native_model(log, row.log_of(version or row.since))
-    return tuple(findings)
+    return tuple(replace(finding, fix=tuple(_about(log, finding.fix))) for finding in findings)
+
+
+def _about(log: str | None, fixes: Iterable[str]) -> Iterator[str]:
+    """Remedies that name the server of ours whose log that is, less those that are for such a one where it is not."""
+    for fix in fixes:
+        if log is not None:
+            named = _SERVE.sub(lambda found: f"`{found[1]} {found[2]} {Path(log).parent.name}`", fix)
+            yield named.replace("`sgprov diagnose`", f"`sgprov diagnose {shlex.quote(log)}`")
+        elif not _SERVE.search(fix):
+            yield fix
+        elif fix is _WAIT:
+            yield fix.partition(":")[0]
 
 
 def _over_http(client: Client, expect_model: str | None) -> Iterator[Finding]:
@@ -92,7 +110,7 @@ def _health(client: Client) -> Finding:
         check="smoke-health",
         severity=Severity.ERROR,
         text=f"`{shown(client.url)}{path}` says {answer.said}",
-        fix=("wait until the server is ready: `sgprov serve status`", "`sgprov serve logs`"),
+        fix=(_WAIT, "`sgprov serve logs`"),
         seconds=answer.seconds,
     )
 

@@ -23,7 +23,8 @@ def new(
     """The record of a start that is about to be. Raises `UsageError` where there is nothing to start."""
     if not launch.argv:
         raise UsageError(
-            f"the record in `{directory}` holds no command", hint="`sgprov serve start --target …` starts it with one"
+            f"the record in `{directory}` holds no command",
+            hint="`sgprov serve start --target NAME` starts it with one",
         )
     return Server(
         id=uuid.uuid4().hex,

@@ -58,7 +58,7 @@ def status(host: HostView, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_
 def _without_process(host: HostView, server: Server, living: tuple[int, ...]) -> Status:
     if server.container:
         living = ()  # who copies its log ends with it
-    left = f"; it left {len(living)} processes behind, which `sgprov serve stop` ends" if living else ""
+    left = f"; it left {len(living)} processes behind, which `sgprov serve stop {server.name}` ends" if living else ""
     if server.state == "stopped" and not living:
         return _made(server, "stopped", "was stopped")
     how = contained.ending(host, server) or _killed(host, server)

@@ -12,7 +12,7 @@ from provision.containers import engine
 from provision.errors import ProbeError, StepFailed
 from provision.host import Host, HostView, Listener
 from provision.secrets import mask
-from provision.serving import processes, record
+from provision.serving import commands, processes, record
 from provision.serving.ports import HIGHEST, DerivedPort
 from provision.steps.base import Progress
 
@@ -131,7 +131,7 @@ class Port:
         # A server of ours under another prefix has a better end than a signal.
         pid = strangers[0].pid or 0
         prefix = processes.prefix_of(view, pid, {one.pid: one.command for one in view.processes()})
-        command = f"kill {pid}" if prefix is None else processes.stop_command(prefix)
+        command = f"kill {pid}" if prefix is None else commands.stop(view, prefix, pid)
         base = self.ports[0]
         try:
             free = next_free(view, base + 1, lambda port: (one - base + port for one in self.ports))

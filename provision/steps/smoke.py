@@ -77,7 +77,8 @@ class Smoke:
         log = f"{record.directory_of(self.servers, self.name)}/server.log"
         text = f"the server at {self.launch.url} does not serve rightly: {wrong}"
         if record.replaced(host, record.directory_of(self.servers, self.name)) is None:
-            hint = "it is still up: `sgprov serve logs` shows what it says, `sgprov serve stop` ends it"
+            hint = f"it is still up: `sgprov serve logs {self.name}` shows what it says"
+            hint += f", `sgprov serve stop {self.name}` ends it"
             return ServingFailed(text, hint=hint, findings=findings)
         error = ServingFailed(text, hint=f"`sgprov diagnose {log}`", findings=findings)
         return gone_back(host, error, servers=self.servers, name=self.name, tell=tell)

@@ -16,7 +16,7 @@ LAYERS = [
     *("environments", "diagnosis", "containers", "login", "serving"),
     *("remembered", "replaced"),
     *("steps", "plan", "launches", "checks", "runner"),
-    *("bootstrap", "bundle", "benchmark", "experiments", "slurm", "fleet", "cli"),
+    *("launch_warnings", "bootstrap", "bundle", "benchmark", "experiments", "slurm", "fleet", "cli"),
 ]
 # `facts` names GPUs by the catalog's table: data that knows nothing of facts.
 ALLOWED = {("facts", "catalog"), ("host", "secrets")}

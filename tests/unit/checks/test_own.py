@@ -34,7 +34,7 @@ def test_a_server_under_another_prefix(check: str, severity: str) -> None:
     assert one.severity.value == severity
     assert "a server of sgprov" in one.text
     assert "under /srv/other" in one.text
-    assert one.fix[0].startswith("`sgprov serve stop --prefix /srv/other`")
+    assert one.fix[0].startswith("`sgprov serve stop --all --prefix /srv/other`")
 
 
 @pytest.mark.parametrize("check", ["gpu-foreign-processes", "server-foreign"])

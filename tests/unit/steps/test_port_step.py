@@ -83,7 +83,9 @@ def test_a_server_of_another_prefix_is_stopped_by_its_own_command() -> None:
         host.running.append(Process(pid=pid, parent=parent, name="x", command=command, user="ada", started=0.0))
         host.files[f"/proc/{pid}/stat"] = f"{pid} (x) S {parent} 40 40 " + "0 " * 30
     host.files["/proc/40/environ"] = "PATH=/bin\0SGPROV_SERVER=abc\0"
-    assert (failure(host, Port(ports=(30000,))).hint or "").endswith(", or: `sgprov serve stop --prefix /srv/other`")
+    assert (failure(host, Port(ports=(30000,))).hint or "").endswith(
+        ", or: `sgprov serve stop --all --prefix /srv/other`"
+    )
 
 
 def test_a_derived_port_is_told_from_the_servers_own() -> None:
