@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -138,14 +138,16 @@ def prefixes(view: HostView, options: Options) -> tuple[str, ...]:
         return (prefix,)
     layouts = [Layout(), *(target.layout for target in catalog.targets)]
     found = dict.fromkeys(places_of(layout, options, home).prefix for layout in layouts)
-    return _trusted(view, [prefix for prefix in found if view.stat(prefix) is not None])
+    return _trusted(view, found)
 
 
-def _trusted(view: HostView, prefixes: Sequence[str]) -> tuple[str, ...]:
-    """Those that are; the others are told of. Raises `UntrustedPath` where none of them is."""
+def _trusted(view: HostView, prefixes: Iterable[str]) -> tuple[str, ...]:
+    """Those that exist and are trusted; others are told of. Raises `UntrustedPath` where there are others only."""
     kept, refused = [], []
     for prefix in prefixes:
         try:
+            if view.stat(prefix) is None:
+                continue
             view.require_trusted(prefix)
         except (UntrustedPath, NotPermitted) as error:
             refused.append(error)

@@ -62,6 +62,8 @@ def require(path: str, *, itself: bool = True) -> None:
     for place in _places(path):
         if (itself or not place.last) and (problem := _problem(place)):
             raise _untrusted(place, problem, path)
+        if itself and place.last and stat.S_ISDIR(place.status.st_mode) and not os.access(place.path, os.X_OK):
+            raise not_permitted(path)
 
 
 def open_state(path: str, flags: int = os.O_RDONLY, *, mode: int = 0o600) -> int:
@@ -73,13 +75,17 @@ def open_state(path: str, flags: int = os.O_RDONLY, *, mode: int = 0o600) -> int
     require(str(Path(path).parent))
     try:
         # A pipe or a device must not make it wait.
-        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY, mode)
+        more = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+        descriptor = os.open(path, (flags & ~os.O_TRUNC) | more, mode)
     except OSError as error:
         raise _not_opened(path, error) from error
     place = Place(path=path, status=os.fstat(descriptor), last=True)
     if problem := _file_problem(place):
         os.close(descriptor)
         raise _untrusted(place, problem, path)
+    if flags & os.O_TRUNC:
+        # Not before it is known whose it is.
+        os.ftruncate(descriptor, 0)
     return descriptor
 
 
@@ -97,7 +103,7 @@ def read_link(path: str) -> str | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise _not_permitted(path) from error
+        raise not_permitted(path) from error
 
 
 def kind_of(status: os.stat_result) -> str:
@@ -138,7 +144,7 @@ def _places(path: str) -> Iterator[Place]:
         except (FileNotFoundError, NotADirectoryError):
             return
         except PermissionError as error:
-            raise _not_permitted(path, at=here) from error
+            raise not_permitted(path) from error
         except (OSError, ValueError) as error:
             raise UntrustedPath(f"`{path}` cannot be looked at: {error}", hint="name another place") from error
         yield place
@@ -266,7 +272,7 @@ def _out_of_the_way(path: str) -> str:
 def _not_opened(path: str, error: OSError) -> Exception:
     """What is to be said of a file that could not be opened; the system's own error where it says it best."""
     if isinstance(error, PermissionError):
-        return _not_permitted(path)
+        return not_permitted(path)
     with suppress(OSError):
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode) and error.errno in {errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.ENODEV}:
@@ -275,14 +281,17 @@ def _not_opened(path: str, error: OSError) -> Exception:
     return error
 
 
-def _not_permitted(path: str, *, at: str | None = None) -> NotPermitted:
-    """`at` is the directory in which nothing can be looked up; the file itself otherwise."""
-    place, of, owner = at or path, "", "root"
+def not_permitted(path: str) -> NotPermitted:
+    """The error for a path that the caller may not open: whose it is, or whose the directory is that is closed."""
+    real = Path(os.path.realpath(path))
+    closed = next((str(above) for above in reversed(real.parents) if not os.access(above, os.X_OK)), str(real))
+    of, owner = "", user_name(ROOT)
     with suppress(OSError):
-        status = os.lstat(place)
+        status = os.lstat(closed)
         owner = user_name(status.st_uid)
-        of = f": `{place}` belongs to {owner} (mode {stat.S_IMODE(status.st_mode):o})"
+        of = f": `{closed}` belongs to {owner} (mode {stat.S_IMODE(status.st_mode):o})"
+    caller, quoted = user_name(os.geteuid()), shlex.quote(owner)
     return NotPermitted(
-        f"`{path}` cannot be opened by {user_name(os.geteuid())}{of}",
-        hint=f"run this as that user (`sudo -u {shlex.quote(owner)} sgprov …`), or name another place with `--prefix`",
+        f"`{path}` cannot be opened by {caller}{of}",
+        hint=f"name another place, or run this as that user (`sudo -u {quoted} sgprov …`)",
     )

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from provision.checks.base import Context, check, error, warning
 from provision.errors import NotPermitted, UntrustedPath
 from provision.report import Finding
+from provision.steps.directories import visible
 
 _check = partial(check, "directories")
 _OTHERS = 0o077
@@ -25,7 +26,7 @@ def directory_writable(context: Context) -> Iterator[Finding]:
     told = set[str]()
     for place in _places(context):
         for path in (place, *map(str, PurePosixPath(place).parents)):
-            info = context.view.stat(path)
+            info = visible(context.view, path)
             if info is None:
                 continue
             if path not in told and not info.is_directory:
@@ -71,7 +72,7 @@ def directory_owner(context: Context) -> Iterator[Finding]:
         return
     for place in _places(context):
         paths = [place, *context.view.glob(f"{place}/*")]
-        infos = [(path, info) for path in paths if (info := context.view.stat(path))]
+        infos = [(path, info) for path in paths if (info := visible(context.view, path))]
         strange = [(path, info.owner) for path, info in infos if info.uid != ours and not info.writable]
         if strange:
             path, owner = strange[0]
@@ -88,7 +89,7 @@ def directory_owner(context: Context) -> Iterator[Finding]:
 )
 def directory_private(context: Context) -> Iterator[Finding]:
     for path in context.view.glob(f"{context.servers}/*/server.json"):
-        info = context.view.stat(path)
+        info = visible(context.view, path)
         if info and info.mode & _OTHERS:
             yield warning(f"`{path}` (mode {info.mode:o}) is open to other users", f"`chmod 600 {path}`")
 

@@ -22,6 +22,7 @@ from provision.environments import (
     read_stamp,
     repair,
 )
+from provision.errors import NotPermitted
 from provision.locks.lockfile import Lock
 from provision.report import Finding
 from provision.steps.switch import is_anothers
@@ -84,8 +85,13 @@ def environment_interrupted(context: Context) -> Iterator[Finding]:
 )
 def environment_python(context: Context) -> Iterator[Finding]:
     for one in _environments(context):
-        if one.stamp and context.view.stat(python_of(one.path)) is None:
-            say = error if one.current else warning
+        say = error if one.current else warning
+        try:
+            gone = bool(one.stamp) and context.view.stat(python_of(one.path)) is None
+        except NotPermitted as problem:
+            yield say(str(problem), *([problem.hint] if problem.hint else []))
+            continue
+        if one.stamp and gone:
             yield say(
                 f"`{python_of(one.path)}` leads nowhere: {one.stamp.interpreter} is gone",
                 "`sgprov bootstrap` makes it anew",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -10,14 +11,20 @@ from types import FrameType
 
 import click
 
-from provision import __version__, config, errors
+from provision import __version__, config, errors, trust
 from provision.catalog.load import nearest
 from provision.cli import render
 from provision.cli.output import Shown
 from provision.cli.program import remember_prefix
+from provision.host import files
 from provision.report import Finding, noticing
 
 _UMASK = 0o077
+# What is no bug of ours: no right, no room, no descriptor, no such file system any more.
+_REFUSALS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTDIR),
+    *(errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN),
+}
 
 # name -> (module, one line for --help); the module holds the command under its own name, dashes as underscores.
 COMMANDS = {
@@ -109,6 +116,8 @@ def run(arguments: Sequence[str]) -> int:
         # `sgprov … | head` is not an error; Python must not complain about it at exit either.
         status = errors.OK
         render.forget_output()
+    except OSError as error:
+        status = _refused(error, command=command, as_json=as_json, notices=notices)
     except Exception as error:  # noqa: BLE001  # a bug of ours is told in the form that was asked for, too
         status = errors.ProvisionError.exit_status
         render.show_bug(error, command=command, as_json=as_json)
@@ -123,6 +132,22 @@ def _answer(arguments: Sequence[str], notices: Sequence[Finding], *, as_json: bo
         render.show(shown, as_json=as_json, notices=notices)
         return shown.exit_status
     return shown if isinstance(shown, int) else errors.OK
+
+
+def _refused(error: OSError, *, command: str, as_json: bool, notices: Sequence[Finding]) -> int:
+    """What the system refuses, wherever that is met: the path and what helps. Other errors of the system are bugs."""
+    if error.errno not in _REFUSALS:
+        render.show_bug(error, command=command, as_json=as_json)
+        return errors.ProvisionError.exit_status
+    path = str(error.filename) if error.filename else None
+    told: errors.ProvisionError
+    told = errors.StepFailed(
+        f"the system refused: {error.strerror}", hint="`df -h` and `ulimit -a` show what is used up"
+    )
+    if path:
+        told = trust.not_permitted(path) if isinstance(error, PermissionError) else files.failed("used", path, error)
+    render.show_error(told, command=command, as_json=as_json, notices=notices)
+    return told.exit_status
 
 
 def _heard(finding: Finding, notices: list[Finding]) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 from msgspec import Struct, ValidationError
 from msgspec import yaml as typed_yaml
 
-from provision import documents
+from provision import documents, trust
 from provision.errors import UsageError
 from provision.host.recordable import recordable
 from provision.host.view import QUERY_TIMEOUT_S, DiskSpace, Listener, Outcome, PathInfo, Process, Reach
@@ -79,7 +79,11 @@ class FolderHost:
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
-        if not self._folder.is_dir():
+        try:
+            is_folder = self._folder.is_dir()
+        except PermissionError as error:
+            raise trust.not_permitted(str(folder)) from error
+        if not is_folder:
             raise UsageError(
                 f"there is no machine folder at `{folder}`", hint="`sgprov facts --capture DIR` writes one"
             )

@@ -95,12 +95,15 @@ class LocalHost:
             blocks: list[bytes] = []
             left = limit
             try:
-                with Path(path).open("rb") as stream:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+                with os.fdopen(descriptor, "rb", buffering=0) as stream:
+                    if not stat_modes.S_ISREG(os.fstat(descriptor).st_mode):
+                        return None
                     # By blocks: the kernel refuses to read a file of /proc/sys into a buffer of megabytes.
                     while left > 0 and (block := stream.read(min(left, READ_BLOCK_BYTES))):
                         blocks.append(block)
                         left -= len(block)
-            except OSError:
+            except (OSError, ValueError):
                 return None
             return b"".join(blocks)
 
@@ -122,7 +125,9 @@ class LocalHost:
         def stat() -> PathInfo | None:
             try:
                 status = Path(path).stat()
-            except OSError:
+            except PermissionError as error:
+                raise trust.not_permitted(path) from error
+            except (OSError, ValueError):
                 return None
             return PathInfo(
                 mode=status.st_mode & 0o7777,
@@ -138,7 +143,7 @@ class LocalHost:
     def disk(self, path: str) -> DiskSpace | None:
         def disk() -> DiskSpace | None:
             there = Path(path).absolute()
-            while not there.exists() and there != there.parent:
+            while not os.path.exists(there) and there != there.parent:  # noqa: PTH110  # which raises nothing
                 there = there.parent
             try:
                 status = os.statvfs(there)
@@ -341,15 +346,6 @@ class LocalHost:
 def _bounded(look: Callable[[], T], otherwise: T, *, timeout_s: float = QUERY_TIMEOUT_S) -> T:
     """Look, but give up after the query limit: a path on a dead network mount blocks for ever otherwise."""
     box: list[T] = []
-    thread = threading.Thread(target=lambda: box.append(look()), daemon=True)
-    thread.start()
-    thread.join(timeout_s)
-    return box[0] if box else otherwise
-
-
-def _answered(path: str, look: Callable[[], T]) -> T:
-    """Look at state of ours within the query limit; no answer is not "nothing there"."""
-    box: list[T] = []
     raised: list[BaseException] = []
 
     def answer() -> None:
@@ -360,12 +356,18 @@ def _answered(path: str, look: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()
-    thread.join(QUERY_TIMEOUT_S)
+    thread.join(timeout_s)
     if raised:
         raise raised[0]
-    if not box:
+    return box[0] if box else otherwise
+
+
+def _answered(path: str, look: Callable[[], T]) -> T:
+    """Look at state of ours within the query limit; no answer is not "nothing there"."""
+    answer = _bounded(lambda: (look(),), None)
+    if answer is None:
         raise ProbeError(f"`{path}` gives no answer", hint=f"`findmnt --target {path}` says what is mounted there")
-    return box[0]
+    return answer[0]
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

@@ -13,7 +13,9 @@ from typing import TypeVar
 import msgspec
 import yaml
 
-from provision.errors import UsageError
+from provision import trust
+from provision.errors import ProvisionError, UsageError
+from provision.host import files as files_of_ours
 from provision.host.folder import (
     COMMANDS,
     ROOT,
@@ -138,7 +140,14 @@ class RecordingHost:
     def save(self, folder: str | Path) -> None:
         """Write the machine folder, ids masked. An older capture in the same place is replaced, nothing else is."""
         target = Path(folder)
-        if target.exists() and not (target / COMMANDS).is_file() and (not target.is_dir() or any(target.iterdir())):
+        # Whoever could put links into it would have us write elsewhere.
+        trust.require(str(target))
+        try:
+            is_other = target.exists() and not (target / COMMANDS).is_file()
+            is_full = is_other and (not target.is_dir() or any(target.iterdir()))
+        except OSError as error:
+            raise _not_written(folder, error) from error
+        if is_full:
             raise UsageError(f"`{folder}` holds something else than a machine", hint="name a new or empty directory")
         masks = Masks(self._names())
         commands = [
@@ -148,7 +157,7 @@ class RecordingHost:
         try:
             _write(target, files, {VIEW: self._recorded_view(masks), COMMANDS: commands})
         except OSError as error:
-            raise UsageError(f"`{folder}` cannot be written: {error.strerror}") from error
+            raise _not_written(folder, error) from error
 
     def _keep(self, remember: Callable[[], object], answer: T) -> T:
         with self._lock:
@@ -206,6 +215,11 @@ class RecordingHost:
             ),
             reached={masks.text(place): reach.state for place, reach in sorted(self._reached.items())},
         )
+
+
+def _not_written(folder: str | Path, error: OSError) -> ProvisionError:
+    failed = files_of_ours.failed("written", str(folder), error)
+    return trust.not_permitted(str(folder)) if isinstance(error, PermissionError) else failed
 
 
 def _is_particular(path: str, info: PathInfo) -> bool:

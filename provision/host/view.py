@@ -142,7 +142,12 @@ class HostView(Protocol):
         """Paths that match, sorted."""
         ...
 
-    def stat(self, path: str) -> PathInfo | None: ...
+    def stat(self, path: str) -> PathInfo | None:
+        """What lies at a path, links followed; None where nothing does.
+
+        Raises `NotPermitted` where the caller may not look: that is not "nothing there".
+        """
+        ...
 
     def disk(self, path: str) -> DiskSpace | None:
         """The file system of `path`, or of its nearest parent that exists; None if that gives no answer."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from provision.errors import StepFailed
-from provision.host import Host, HostView
+from provision.errors import NotPermitted, StepFailed
+from provision.host import Host, HostView, PathInfo
 from provision.steps.base import Progress
 
 
@@ -57,7 +57,15 @@ class Directories:
 def _nearest(view: HostView, directory: Directory) -> Directory | None:
     """The directory itself where it is there, else the nearest above it that is: there it will be made."""
     paths = (directory.path, *map(str, PurePosixPath(directory.path).parents))
-    return next((Directory(path=path) for path in paths if view.stat(path) is not None), None)
+    return next((Directory(path=path) for path in paths if visible(view, path) is not None), None)
+
+
+def visible(view: HostView, path: str) -> PathInfo | None:
+    """What is there as far as the caller may look: what is closed is the directory above."""
+    try:
+        return view.stat(path)
+    except NotPermitted:
+        return None
 
 
 def _check(view: HostView, directory: Directory) -> Directory | None:
@@ -69,7 +77,7 @@ def _check(view: HostView, directory: Directory) -> Directory | None:
 
 
 def _problem(view: HostView, directory: Directory) -> str | None:
-    info = view.stat(directory.path)
+    info = visible(view, directory.path)
     if info is None:
         return f"`{directory.path}` is not there"
     if not info.is_directory:

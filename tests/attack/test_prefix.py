@@ -164,7 +164,7 @@ def test_planted_state_is_not_read(tmp_path: Path, host: LocalHost, victim: Path
 @pytest.mark.tried(KIND, "A lock or log replaced by one of these: written")
 def test_planted_logs_and_locks_are_not_written(tmp_path: Path, host: LocalHost, victim: Path, plant: Plant) -> None:
     plant(tmp_path / "server.log", victim)
-    for flags in (os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_APPEND):
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC):
         with pytest.raises(UntrustedPath):
             host.open_state(f"{tmp_path}/server.log", flags)
     with pytest.raises(UntrustedPath):
