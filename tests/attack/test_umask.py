@@ -58,7 +58,8 @@ def test_nothing_is_writable_for_others(machine: small.Small, umask: int) -> Non
     assert mode(machine.home / "cache") == 0o700
     # What others are to run, and what is nobody's but ours.
     for path in everything(machine.home / "prefix" / "environments"):
-        assert mode(path) & 0o444 == 0o444, path
+        # What sgprov alone wants to know of it may be closed.
+        assert path.parent.name == ".sgprov" or mode(path) & 0o444 == 0o444, path
         assert not path.is_dir() or mode(path) & 0o555 == 0o555, path
     assert mode(machine.home / "prefix" / "servers") == 0o700
     assert mode(machine.home / "prefix") == 0o755
