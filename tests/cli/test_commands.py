@@ -254,7 +254,7 @@ def test_a_machine_that_a_target_does_not_fit_is_refused_with_the_reason(
         (("serve", "start", "cpu", "foo"), "`foo` is no option here", "stands behind `--`"),
         (("plan", "--target", "cpu", "--config", "/no/such.yml"), "there is no file at `/no/such.yml`", "--config"),
         (("smoke", "--prefix", "/no/such/prefix"), "no server was ever started here", "sgprov bootstrap"),
-        (("diagnose", "/no/such.log"), "`/no/such.log` cannot be read", ""),
+        (("diagnose", "/no/such.log"), "there is no file at `/no/such.log`", ""),
     ],
 )
 @pytest.mark.usefixtures("real_machine")
