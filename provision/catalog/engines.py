@@ -63,11 +63,13 @@ class Variable(Ranged, frozen=True, kw_only=True):
 
 class Probe(Ranged, frozen=True, kw_only=True):
     """Paths to ask. `answers` is cheap and only says that HTTP is up; `ready` tells readiness by its status alone,
-    None where no path does; `health` is the engine's own health check and may generate a token."""
+    None where no path does; `health` is the engine's own health check, may generate a token, and says no by itself
+    after less than `health_limit_s`: who is silent for longer hangs."""
 
     answers: str
     health: str
     ready: str | None = None
+    health_limit_s: float = 30.0
 
 
 class PhaseRow(Row, frozen=True, kw_only=True):
@@ -79,12 +81,16 @@ class PhaseRow(Row, frozen=True, kw_only=True):
 
 
 class LogRow(Ranged, frozen=True, kw_only=True):
-    """What the engine's log says: that it is ready, that it is lost, and how far it is. Regular expressions."""
+    """What the engine's log says: that it is ready, that it is lost, how far it is, and that it works on requests.
+
+    Regular expressions; `work` is None where it says nothing of the kind.
+    """
 
     ready: str
     death: tuple[str, ...]
     phases: tuple[PhaseRow, ...]
     progress: str | None = None
+    work: str | None = None
     native_model: str | None = None
     fallback_model: str | None = None
 

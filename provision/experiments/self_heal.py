@@ -15,7 +15,7 @@ from provision.containers.engine import Seen
 from provision.errors import ServingFailed, StepFailed, UsageError
 from provision.host import Host
 from provision.http_client import NoAnswer
-from provision.serving import listening, record, supervisor
+from provision.serving import listening, processes, record, supervisor
 from provision.serving.client import Client
 from provision.serving.record import Server
 from provision.serving.smoke_model import describe
@@ -137,10 +137,20 @@ def _kill(host: Host, server: Server) -> None:
     if server.pid is None:
         raise ServingFailed(f"`{server.name}` has no process")
     try:
-        host.signal(server.pid, signal.SIGKILL)
+        host.signal(server.pid, signal.SIGKILL, only_if=lambda: _is_its(host, server))
     except StepFailed:
         # `docker kill` would not do: an engine does not start again what was killed through it.
         raise UsageError("the processes of this container belong to root", hint="run the experiment as root") from None
+
+
+def _is_its(host: Host, server: Server) -> bool:
+    process = processes.find(host, server.pid or 0)
+    if process is None or process.started != server.started_ticks:
+        return False
+    # Whose a container's process is says its engine.
+    return server.container is not None or processes.is_provably(
+        host, process, marker=server.id, directory=server.directory
+    )
 
 
 def _detected(host: Host, server: Server, killed: float) -> float:

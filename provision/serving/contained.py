@@ -105,6 +105,7 @@ def adopt(host: Host, server: Server) -> Server:
     seen = engine.look(host, container.program, container.name)
     log.begin(host, server.log)
     follow(host, again, container, since=seen.started if isinstance(seen, Seen) else "")
+    log.keep(host, again.log, pid=again.pid or 0, started=again.started_ticks)
     return save(host, msgspec.structs.replace(again, state="starting", ready_after_s=None))
 
 

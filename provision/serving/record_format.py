@@ -10,6 +10,7 @@ import msgspec
 
 from provision.catalog.engines import engine
 from provision.catalog.rows import Serve
+from provision.documents import decode_json
 from provision.errors import ProvisionError
 from provision.secrets import mask
 from provision.serving import keys
@@ -117,10 +118,7 @@ def parse(text: str, directory: str) -> Server:
         raise ValueError("it is empty")
     if len(text) > _MOST_CHARACTERS:
         raise ValueError("it is larger than any record")
-    try:
-        server = msgspec.json.decode(text, type=Server)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    server = decode_json(text, Server)
     if problem := _objection(server):
         raise ValueError(problem)
     return msgspec.structs.replace(

@@ -14,6 +14,7 @@ from provision.http_client import NoAnswer
 from provision.report import Finding, Severity
 from provision.serving import smoke_answers, smoke_cache
 from provision.serving.client import Answer, Client, Key, base_url, shown
+from provision.serving.log import launch_of
 from provision.serving.phases import LaunchLog
 from provision.serving.smoke_model import Model, describe
 
@@ -160,7 +161,7 @@ def _wrong_models(
 def native_model(log: str, row: LogRow) -> tuple[Finding, ...]:
     """Whether the engine runs the model by its own implementation, from its log; nothing where it does not say."""
     try:
-        with Path(log).open("rb") as stream:
+        with Path(launch_of(log)).open("rb") as stream:
             text = stream.read(_LOG_BYTES).decode("utf-8", errors="replace")
     except OSError:
         return ()

@@ -109,6 +109,8 @@ def launched(host: Host, server: Server, *, prepared: bool = True) -> Server:
     ticks = process.started if process else 0
     server = msgspec.structs.replace(server, pid=pid or None, started_ticks=ticks)
     note_scratch(host, server)
+    if server.pid:
+        log.keep(host, server.log, pid=server.pid, started=ticks)
     return record.note(host, server)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Literal
 
 from provision.catalog.engines import engine
@@ -12,15 +13,12 @@ from provision.host.view import HostView
 from provision.http_client import NoAnswer
 from provision.secrets import mask
 from provision.serving import contained, log, out_of_memory
-from provision.serving.client import Client
 from provision.serving.events import events
 from provision.serving.listening import client
 from provision.serving.phases import LaunchLog
 from provision.serving.record import Server, is_elsewhere, members
 
 Health = Literal["running", "starting", "unhealthy", "dead", "stopped", "elsewhere"]
-# The engine's health check generates a token and takes a second when all is well.
-HEALTH_TIMEOUT_S = 10.0
 _LAST_LINES = 200
 
 
@@ -36,8 +34,11 @@ class Status:
     up_s: float | None = None
 
 
-def status(host: HostView, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_S) -> Status:
-    """Look at one server; nothing is changed."""
+def status(host: HostView, server: Server, *, timeout_s: float | None = None) -> Status:
+    """Look at one server; nothing is changed. Its health check takes a second when all is well.
+
+    It may take as long as the engine itself gives it, or `timeout_s`. One that works meanwhile is busy, and runs.
+    """
     if is_elsewhere(host, server):
         return _made(server, "elsewhere", f"was started on `{server.machine}`")
     again = contained.current(host, server)
@@ -46,13 +47,13 @@ def status(host: HostView, server: Server, *, timeout_s: float = HEALTH_TIMEOUT_
         return _without_process(host, server, living)
     if again != server:
         # Started again by its engine: what the log says is of the life before.
-        return _asked(again, living, client(host, again, timeout_s=timeout_s))
+        return _asked(host, again, living, timeout_s)
     watch = _watched(server)
     if watch.death:
         return _made(server, "unhealthy", f"is breaking down: {mask(watch.death)}", living)
-    if server.state == "starting" and not watch.ready:
+    if server.state == "starting" and not watch.ready and host.stat(server.log) is not None:
         return _made(server, "starting", f"is {watch.phase}", living)
-    return _asked(server, living, client(host, server, timeout_s=timeout_s))
+    return _asked(host, server, living, timeout_s)
 
 
 def _without_process(host: HostView, server: Server, living: tuple[int, ...]) -> Status:
@@ -86,33 +87,43 @@ def _given_up(host: HostView, server: Server) -> str | None:
     return f"was given up after {last[0].get('failures')} fast failures: {mask(str(last[0].get('reason')))}"
 
 
-def _asked(server: Server, living: tuple[int, ...], asking: Client) -> Status:
-    path = engine(server.engine).probe(server.version).health
-    start = time.monotonic()
+def _asked(host: HostView, server: Server, living: tuple[int, ...], timeout_s: float | None) -> Status:
+    probe = engine(server.engine).probe(server.version)
+    work, start = log.Tail(server.log, at_end=True), time.monotonic()
     try:
-        answer = asking.get(path)
+        answer = client(host, server, timeout_s=timeout_s or probe.health_limit_s).get(probe.health)
     except NoAnswer as problem:
-        return _made(server, "unhealthy", str(problem), living)
-    if not answer.ok:
-        return _made(server, "unhealthy", f"`{path}` says {answer.said}", living)
-    return _made(server, "running", f"answers on {server.url} ({time.monotonic() - start:.1f} s)", living)
+        said, waits = str(problem), problem.timed_out
+    else:
+        seconds = time.monotonic() - start
+        if answer.ok:
+            return _made(server, "running", f"answers on {server.url} ({seconds:.1f} s)", living)
+        said, waits = f"`{probe.health}` says {answer.said}", True
+    if waits and _works(server, work):
+        text = f"is busy: it works on requests, and has no time for its health check ({time.monotonic() - start:.0f} s)"
+        return _made(server, "running", text, living)
+    return _made(server, "unhealthy", said, living)
+
+
+def _works(server: Server, since: log.Tail) -> bool:
+    """Whether its log tells of requests that it works on."""
+    pattern = engine(server.engine).log_of(server.version).work
+    return pattern is not None and any(re.search(pattern, line) for line in since.remaining())
 
 
 def _watched(server: Server) -> LaunchLog:
     watch = LaunchLog(engine(server.engine).log_of(server.version))
     # The launch is at the beginning and a breakdown at the end; what is between may be gigabytes of requests.
-    for line in (*log.Tail(server.log).lines(), *log.last_lines(server.log, _LAST_LINES)):
+    for line in (*log.Tail(log.launch_of(server.log)).lines(), *log.last_lines(server.log, _LAST_LINES)):
         watch.feed(line)
     return watch
 
 
 def _made(server: Server, health: Health, text: str, pids: tuple[int, ...] = ()) -> Status:
-    up_s = _seconds_since(server.started) if pids else None
+    up_s = _seconds_since(server.started_ticks) if pids and server.started_ticks else None
     return Status(name=server.name, health=health, text=text, server=server, pids=pids, up_s=up_s)
 
 
-def _seconds_since(started: str) -> float | None:
-    try:
-        return (datetime.now(timezone.utc) - datetime.fromisoformat(started)).total_seconds()
-    except (ValueError, TypeError):
-        return None
+def _seconds_since(ticks: int) -> float:
+    """How long ago a process was started: by the clock of the machine's boot, which nobody sets."""
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))
