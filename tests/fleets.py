@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from provision.fleet.drive import Run
+
 # It runs what it is given, and then says what `says.json` has for that module: instead (`raw`), or besides.
 PYTHON = """#!{real}
 import json, pathlib, re, subprocess, sys
@@ -91,3 +93,105 @@ class Local:
     def calls(self, name: str) -> list[dict[str, Any]]:
         path = self.folder(name) / "calls"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+REPORT = {
+    "ok": True,
+    "changed": True,
+    "dry_run": True,
+    "stack": "sglang-0.5.23",
+    "lock": "sglang-0.5.23.cp312.x86_64.txt",
+    "python": "3.12",
+    "steps": [{"step": "environment", "status": "would"}, {"step": "server", "status": "would"}],
+}
+DONE = {
+    **REPORT,
+    "dry_run": False,
+    "endpoint": "http://127.0.0.1:30000/v1",
+    "steps": [{"step": "server", "status": "done"}],
+}
+KNOWN = {"arch": "x86_64", "home": "/root", "tool": VERSION, "needs_tool": False, "running": False}
+UNREACHABLE = "Failed to connect to the host via ssh: ssh: connect to host x port 22: No route to host"
+
+
+@dataclass
+class Played:
+    """One play, as it was asked for."""
+
+    playbook: str
+    tags: str | None
+    hosts: tuple[str, ...]
+    narrowed: bool
+    values: dict[str, Any]
+    secrets: dict[str, Any]
+    ssh_arguments: str
+    ssh_attempts: int
+
+
+@dataclass
+class StubAnsible:
+    """In place of Ansible: hosts answer as `says` has it, in batches, and a play ends as Ansible's does.
+
+    `says` is host to what it answers by stage (`ask`, `tool`, `apply`, or a playbook's name): a result, "unreachable",
+    "silent" (begun, and never heard of again), or an exception that is raised in the middle.
+    """
+
+    says: dict[str, dict[str, Any]]
+    played: list[Played] = field(default_factory=list)
+    status: str = ""
+
+    def hosts(self, limit: str | None) -> tuple[str, ...]:
+        return tuple(name for name in self.says if limit is None or name in limit.split(","))
+
+    def close(self) -> None: ...
+
+    def play(
+        self,
+        playbook: str,
+        tell: Any,
+        *,
+        limit: Any = (),
+        tags: str | None = None,
+        values: Any = None,
+        secrets: Any = None,
+        ssh_arguments: str = "",
+        ssh_attempts: int = 0,
+    ) -> Run:
+        hosts = tuple(limit) or tuple(self.says)
+        self.played.append(
+            Played(
+                playbook, tags, hosts, bool(limit), dict(values or {}), dict(secrets or {}), ssh_arguments, ssh_attempts
+            )
+        )
+        stage = tags or playbook
+        first, *_ = (values or {}).get("sgprov_batch", [len(hosts)])
+        most = (values or {}).get("sgprov_max_fail", 0)
+        batches = [hosts[:first], hosts[first:]] if stage == "apply" and isinstance(first, int) else [hosts]
+        for batch in batches:
+            failed = [self._one(name, stage, tell) for name in batch].count(True)
+            if batch and (failed == len(batch) or 100 * failed / len(batch) > most):
+                break
+        return Run(status=self.status or "successful")
+
+    def _one(self, name: str, stage: str, tell: Any) -> bool:
+        """Tell of one host; whether it failed."""
+        said = self.says[name].get(stage, self._usual(name, stage))
+        data = {"host": name, "task_action": "sgprov", "task": "sgprov_host : Ask sgprov what this host would become"}
+        tell({"event": "runner_on_start", "event_data": data})
+        if isinstance(said, BaseException):
+            raise said
+        if said == "silent":
+            return False
+        if said == "unreachable":
+            tell({"event": "runner_on_unreachable", "event_data": {**data, "res": {"msg": UNREACHABLE}}})
+            return False
+        if stage == "apply":
+            tell({"event": "runner_retry", "event_data": {**data, "res": {"progress": "environment: installing"}}})
+        bad = bool(said.get("failed"))
+        tell({"event": "runner_on_failed" if bad else "runner_on_ok", "event_data": {**data, "res": said}})
+        return bad
+
+    def _usual(self, name: str, stage: str) -> dict[str, Any]:
+        if stage in {"ask", "tool"}:
+            return {"finished": True, "rc": 0, "report": REPORT, **KNOWN}
+        return {"finished": True, "rc": 0, "report": DONE}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import click
 from provision import config
 from provision.cli import common, fleet_table
 from provision.cli.output import Shown
-from provision.errors import UsageError
+from provision.errors import ProvisionError, StepFailed, UsageError
 from provision.fleet import page, run
 from provision.fleet.drive import Settings
 from provision.fleet.model import FleetReport
@@ -34,6 +35,13 @@ def _shared(command: F) -> F:
     return command
 
 
+install_tool = click.option(
+    "--install-tool",
+    is_flag=True,
+    help="First bring sgprov, and nothing else, to the hosts that lack it.",
+)
+
+
 @click.group()
 def fleet() -> None:
     """Provision, examine and operate many hosts over SSH: Ansible for order, sgprov for what each of them gets.
@@ -51,6 +59,7 @@ def fleet() -> None:
 @click.option("--max-fail", default=0, show_default=True, metavar="PERCENT", help="How many may fail before it stops.")
 @click.option("--failed", is_flag=True, help="Only the hosts that did not end well the last time.")
 @click.option("--dry-run", is_flag=True, help="Ask every host what would be done, change nothing.")
+@install_tool
 @click.option("--no-smoke", is_flag=True, help="Install and switch, without a launch and its smoke test.")
 @click.option(
     "--wheels",
@@ -67,6 +76,7 @@ def bootstrap(
     max_fail: int,
     failed: bool,
     dry_run: bool,
+    install_tool: bool,
     no_smoke: bool,
     wheels: str,
     send_keys: bool,
@@ -87,6 +97,7 @@ def bootstrap(
         max_fail=max_fail,
         only_failed=failed,
         dry_run=dry_run,
+        install_tool=install_tool,
         smoke=not no_smoke,
         wheels_from=wheels,
         options=extra,
@@ -97,9 +108,10 @@ def bootstrap(
 @fleet.command()
 @_shared
 @common.target_name
-def doctor(*, target: str | None, **flags: Any) -> Shown:
+@install_tool
+def doctor(*, target: str | None, install_tool: bool, **flags: Any) -> Shown:
     """Say what is wrong with each host, and in what the hosts differ."""
-    return _carry_out("doctor", flags, target=target)
+    return _carry_out("doctor", flags, target=target, install_tool=install_tool)
 
 
 @fleet.command()
@@ -130,23 +142,31 @@ def _carry_out(command: str, flags: dict[str, Any], **wishes: Any) -> Shown:
         forks=flags["forks"],
         user_arguments=("--vault-password-file", str(Path(vault).absolute())) if vault else (),
     )
+    if flags["html"] and not Path(flags["html"]).absolute().parent.is_dir():
+        raise UsageError(f"there is no directory for `{flags['html']}`", hint="`mkdir -p` it first")
     wanted = run.Wishes(settings=settings, limit=flags["limit"], **wishes)
     with fleet_table.watching(as_json=flags["as_json"]) as watcher:
         report = run.carry_out(common.local_host(), command, wanted, watcher)
-    if flags["html"]:
-        common.local_host().write(flags["html"], page.render(report))
+    unwritten = _write(flags["html"], report) if flags["html"] else None
+    if unwritten:
+        report = replace(report, unkept=(*report.unkept, unwritten))
     return Shown(
         command=f"fleet-{command}",
         data=fleet_table.data(report),
         text=lambda screen: fleet_table.show(report, screen),
         ok=report.ok,
         changed=report.changed,
-        exit_status=_status(report),
+        exit_status=StepFailed.exit_status if report.ok and unwritten else report.exit_status,
     )
 
 
-def _status(report: FleetReport) -> int:
-    return report.exit_status
+def _write(path: str, report: FleetReport) -> str | None:
+    """Write the page; why it could not be, where it could not: what came of the run is told all the same."""
+    try:
+        common.local_host().write_output(path, page.render(report))
+    except ProvisionError as error:
+        return str(error)
+    return None
 
 
 def _keys(*, send: bool, ask: bool) -> dict[str, str]:

@@ -97,6 +97,8 @@ def show(report: FleetReport, screen: Console) -> None:
         tell(f"{host.name}: {first}", _STYLES[host.state])
         for line in rest:
             tell(f"  {line}")
+    for hint in dict.fromkeys(_hints(report)):
+        tell(hint, "cyan")
     if text := sentence(report.groups):
         tell(text)
     for name, values in drift(report.groups).items():
@@ -104,9 +106,18 @@ def show(report: FleetReport, screen: Console) -> None:
     if report.wheels:
         fetched, sent = report.wheels["fetched_bytes"] / 1e6, report.wheels.get("sent_bytes", 0) / 1e6
         tell(f"wheels: {fetched:.1f} MB from the index, {sent:.1f} MB handed on over SSH")
+    for text in report.unkept:
+        tell(f"warning: {text}", "yellow")
     tell(page.summary(report), "green" if report.ok else "bold red")
     if not report.ok and report.command == "bootstrap":
         tell("once it is mended: the same command with `--failed`", "cyan")
+
+
+def _hints(report: FleetReport) -> Iterator[str]:
+    """What hosts with nothing wrong have to say besides what stands in their line."""
+    for host in report.hosts:
+        if host.state is State.OK:
+            yield from host.finding.splitlines()[1:]
 
 
 def data(report: FleetReport) -> dict[str, Any]:
@@ -116,6 +127,7 @@ def data(report: FleetReport) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "dry_run": report.dry_run,
         "stopped": report.stopped,
+        "unkept": list(report.unkept),
         "summary": page.summary(report),
         "groups": msgspec.to_builtins(report.groups),
         "alike": sentence(report.groups),

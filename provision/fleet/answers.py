@@ -82,6 +82,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What is used of sgprov's own object; `whole` is all of it, as plain data."""
 
     changed: bool = False
+    dry_run: bool = False
     stack: Name | None = None
     lock: Name | None = None
     python: Name | None = None

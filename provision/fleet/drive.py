@@ -65,6 +65,7 @@ class Workshop:
         values: Mapping[str, Any] | None = None,
         secrets: Mapping[str, Any] | None = None,
         ssh_arguments: str = "",
+        ssh_attempts: int = 0,
         run: Run | None = None,
     ) -> Run:
         """Run one of our playbooks to its end. Raises `UsageError` where Ansible cannot start at all."""
@@ -89,7 +90,7 @@ class Workshop:
             "playbook": playbook,
             "inventory": str(Path(self.settings.inventory).absolute()),
             "cmdline": shlex.join(arguments),
-            "envvars": {"ANSIBLE_SSH_EXTRA_ARGS": ssh_arguments},
+            "envvars": {"ANSIBLE_SSH_EXTRA_ARGS": ssh_arguments, "ANSIBLE_SSH_RETRIES": str(ssh_attempts)},
             "event_handler": _Listener(run, given, tell),
             "cancel_callback": run.cancel.is_set,
             "suppress_env_files": True,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from provision.errors import UsageError
-from provision.fleet.model import FleetReport, State
+from provision.fleet.model import State
 from provision.host import Host
+from provision.host.scratch import state_directory
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,23 +24,24 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
 
 def place(host: Host, inventory: str) -> str:
     """The file for that inventory, in the user's state folder."""
-    home = host.variable("HOME") or "/root"
-    state = host.variable("XDG_STATE_HOME") or f"{home}/.local/state"
     name = hashlib.sha256(str(Path(inventory).absolute()).encode()).hexdigest()[:16]
-    return f"{state}/sgprov/fleets/{name}.json"
+    return str(state_directory(host) / "fleets" / f"{name}.json")
 
 
-def remember(host: Host, inventory: str, report: FleetReport) -> None:
-    """Keep how each host of this run ended; those that it did not mean keep what is known of them."""
+def remember(host: Host, inventory: str, command: str, states: Mapping[str, State]) -> None:
+    """Keep how each host of this run ended; those that it did not mean keep what is known of them.
+
+    Raises `StepFailed` or `UntrustedPath` where that cannot be written.
+    """
     before = recall(host, inventory)
-    hosts = {**(before.hosts if before else {}), **{one.name: one.state.value for one in report.hosts}}
-    kept = Remembered(inventory=str(Path(inventory).absolute()), command=report.command, hosts=hosts)
+    hosts = {**(before.hosts if before else {}), **{name: state.value for name, state in states.items()}}
+    kept = Remembered(inventory=str(Path(inventory).absolute()), command=command, hosts=hosts)
     host.write(place(host, inventory), msgspec.json.encode(kept).decode() + "\n", mode=0o600)
 
 
 def recall(host: Host, inventory: str) -> Remembered | None:
-    """What is remembered; a file that cannot be read counts as absent."""
-    text = host.read(place(host, inventory))
+    """What is remembered; one that is damaged counts as absent. Raises `UntrustedPath` for what is no file of ours."""
+    text = host.read_state(place(host, inventory))
     try:
         return msgspec.json.decode(text.encode(), type=Remembered) if text else None
     except msgspec.MsgspecError:

@@ -74,7 +74,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class FleetReport:
-    """One run over many hosts. `wheels` says what crossed which line."""
+    """One run over many hosts. `wheels` says what crossed which line, `unkept` what of it could not be written."""
 
     command: str
     hosts: tuple[HostState, ...]
@@ -82,6 +82,7 @@ class FleetReport:
     seconds: float
     dry_run: bool = False
     stopped: str | None = None
+    unkept: tuple[str, ...] = ()
     wheels: dict[str, Any] = field(default_factory=dict)
 
     @property

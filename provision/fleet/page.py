@@ -9,7 +9,7 @@ from provision.fleet.answers import Report
 from provision.fleet.grouping import drift, sentence
 from provision.fleet.model import FleetReport, HostState, State
 from provision.output import readable
-from provision.report import Severity
+from provision.report import Severity, Status
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#222;background:#fff}
@@ -46,20 +46,33 @@ def finding(host: HostState) -> str:
     if host.finding:
         return host.finding
     report = host.report or Report()
-    worst = [one for one in report.findings if one.severity in {Severity.ERROR, Severity.WARNING}]
-    worst.sort(key=lambda one: one.severity is not Severity.ERROR)
-    if worst:
-        more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
-        return f"{worst[0].check}: {worst[0].text}{more}"
+    told = [text for text in (_plan(host, report), _worst(report)) if text]
+    if told:
+        return "; ".join(told)
     if report.servers is not None:
         servers = [f"{one.name} {one.health}" + (f" at {one.url}" if one.url else "") for one in report.servers]
         return "; ".join(servers) or "no server"
     if report.endpoint:
         return f"serves at {report.endpoint}"
     what = report.stack or report.verdict or ""
-    if what and host.state in {State.WAITING, State.WORKING, State.NOT_REACHED}:
-        return f"to get {what}"
     return f"{what}{'' if host.changed or not what else ', nothing to do' if report.steps else ''}"
+
+
+def _plan(host: HostState, report: Report) -> str:
+    """What a host is to get, and by which steps, as long as it has not got it."""
+    if host.state in {State.WAITING, State.WORKING, State.NOT_REACHED}:
+        return f"to get {what}" if (what := report.stack or report.verdict) else ""
+    steps = [step.step for step in report.steps if step.status is Status.WOULD]
+    if not (report.dry_run and steps and host.state is State.OK):
+        return ""
+    return f"to get {report.stack or 'its image'}: {', '.join(steps)}"
+
+
+def _worst(report: Report) -> str:
+    worst = [one for one in report.findings if one.severity in {Severity.ERROR, Severity.WARNING}]
+    worst.sort(key=lambda one: one.severity is not Severity.ERROR)
+    more = f" (and {len(worst) - 1} more)" if len(worst) > 1 else ""
+    return f"{worst[0].check}: {worst[0].text}{more}" if worst else ""
 
 
 def _row(host: HostState) -> str:

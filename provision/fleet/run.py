@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from provision.bundle import create, own
-from provision.bundle.fetch import Fetched, fetch
-from provision.bundle.logins import logins
-from provision.bundle.sources import Machine, Source, of_pins
-from provision.catalog.load import Catalog
-from provision.catalog.shipped import folder
-from provision.errors import ProvisionError, UsageError
-from provision.fleet import events, memory
+from provision.bundle import own
+from provision.errors import ProvisionError, StepFailed, UsageError
+from provision.fleet import answers, events, memory, supplies
 from provision.fleet.drive import Run, Settings, Workshop
 from provision.fleet.grouping import group
 from provision.fleet.model import ENDED, FleetReport, HostState, State
 from provision.fleet.wheels import WheelServer
 from provision.host.local import LocalHost
-from provision.host.scratch import scratch
-from provision.locks.lockfile import Lock, available
+from provision.host.scratch import scratch, state_directory
 from provision.report import Status
 
 PLAYBOOKS = {"doctor": "doctor.yml", "status": "serve.yml", "smoke": "serve.yml", "stop": "serve.yml"}
 _PERCENT = 100
 _STEP_FAILED = 5
+_NO_TOOL = 127
+# How often a connection is tried again that broke while a host is at work; Ansible waits 1, 3, 7 s in between.
+_ATTEMPTS = 3
+# How often what is known is written down while a run goes on, and how much of Ansible's own words is told.
+_REMEMBER_S = 2.0
+_WORDS = 2000
 # Where a host may have said enough without a report: that it lacks sgprov, or that it has stopped.
 _WITHOUT_REPORT = {("provision.yml", "ask"), ("provision.yml", "tool"), ("stop_work.yml", None)}
 
@@ -47,6 +47,7 @@ class Wishes:
     max_fail: int = 0
     dry_run: bool = False
     smoke: bool = True
+    install_tool: bool = False
     wheels_from: str = "controller"
     options: tuple[str, ...] = ()
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -79,25 +80,67 @@ class Fleet:
         self._narrowed = bool(wishes.limit or wishes.only_failed)
         self._started = time.monotonic()
         self._wheels: dict[str, Any] = {}
+        self._brought: set[str] = set()
+        self._remembered = 0.0
         watcher.hosts(tuple(self.states.values()))
 
     def look(self) -> FleetReport:
         """`doctor`, `status`, `smoke`, `stop`: one question to every host at once."""
+        if self._wishes.install_tool:
+            self._bring_first()
         values: dict[str, Any] = {"sgprov_host_action": self._command}
         if self._wishes.target:
             values["sgprov_host_target"] = self._wishes.target
-        self._play(PLAYBOOKS[self._command], self.states, values=values)
+        names = [name for name, host in self.states.items() if host.state is State.WAITING]
+        if names:
+            self._play(PLAYBOOKS[self._command], names, values=values)
+        self._say_what_to_do()
         return self._report()
+
+    def _say_what_to_do(self) -> None:
+        """A host without sgprov is no host with something wrong: how it gets it is what there is to say."""
+        inventory = shlex.quote(self._wishes.settings.inventory)
+        for host in self.states.values():
+            if host.exit_status == _NO_TOOL:
+                limit = f"-i {inventory} --limit {shlex.quote(host.name)}"
+                host.finding = (
+                    "sgprov is not on this host yet\n"
+                    f"hint: `sgprov fleet doctor {limit} --install-tool` brings sgprov alone, and looks; "
+                    f"`sgprov fleet bootstrap {limit}` brings all"
+                )
+
+    def _say_what_would_come(self) -> None:
+        """In a dry run a host without sgprov cannot say what it would become: what is known is said."""
+        for name in self._names(_lacks_tool):
+            host = self.states[name]
+            target = f"its target `{self._wishes.target}`" if self._wishes.target else "the target that fits it best"
+            host.finding = (
+                f"to get sgprov, then {target}\n"
+                "hint: with `--install-tool`, sgprov alone is brought to it, and it says what it would become"
+            )
+            host.changed = True
+
+    def _bring_first(self) -> None:
+        """Give sgprov to the hosts that lack it; whether they could be brought to a target is not the question."""
+        values = self._values()
+        self._play("provision.yml", self.states, tags="ask", values=values)
+        for host in self.states.values():
+            if host.state is State.FAILED and host.asked:
+                host.state, host.finding, host.exit_status = State.OK, "", None
+        if lacking := self._names(_lacks_tool):
+            self._bring_sgprov(lacking, values)
+        self._wait(self._names(lambda _: True))
 
     def bootstrap(self) -> FleetReport:
         """Bring every host to its target. What is already true is left alone, so that running it again goes on."""
         values = self._values()
+        # Before anything is changed: where nothing can be remembered, or this run is killed, that is known.
+        self._remember(at_once=True)
         asked = self._play("provision.yml", self.states, tags="ask", values=values)
         if stopped := self._too_many(self.states, asked):
             return self._report(stopped=stopped)
-        lacking = self._names(lambda host: host.asked is not None and host.asked.needs_tool)
-        if lacking and not self._wishes.dry_run:
-            self._wait(lacking)
+        lacking = self._names(_lacks_tool)
+        if lacking and (self._wishes.install_tool or not self._wishes.dry_run):
             ran = self._bring_sgprov(lacking, values)
             if stopped := self._too_many(lacking, ran):
                 return self._report(stopped=stopped)
@@ -105,6 +148,8 @@ class Fleet:
         if stopped := self._too_many(self.states, asked):
             return self._report(stopped=stopped)
         work = self._names(self._has_work)
+        if self._wishes.dry_run:
+            self._say_what_would_come()
         if not work or self._wishes.dry_run:
             return self._report()
         self._wait(work)
@@ -144,53 +189,35 @@ class Fleet:
         """Wheels are fetched for the locks that we have, and not for whatever a host names."""
         for name in self._names(lambda host: _would(host, "environment")):
             host = self.states[name]
-            if host.report and host.report.lock and _lock(host.report.lock) is None:
+            if host.report and host.report.lock and supplies.lock_of(host.report.lock) is None:
                 host.state, host.exit_status = State.FAILED, _STEP_FAILED
                 host.finding = f"it wants the wheels of `{host.report.lock}`, which is no lock of this sgprov"
 
     def _bring_sgprov(self, names: Sequence[str], values: dict[str, Any]) -> Run:
-        home = self._controller.variable("HOME") or "/root"
-        cache = f"{self._controller.variable('XDG_CACHE_HOME') or f'{home}/.cache'}/sgprov"
+        self._wait(names)
         # Handed on: nobody is asked for it twice.
         known = {name: asked for name in names if (asked := self.states[name].asked)}
-        bundles = {}
-        for arch in sorted({asked.arch for asked in known.values()}):
-            self._say(f"making sgprov's own bundle for {arch}")
-            bundles[arch] = str(Path(cache, f"tool-{arch}.tar"))
-            create.tool(self._controller, arch, Path(bundles[arch]))
+        bundles = supplies.bundles(self._controller, (asked.arch for asked in known.values()), self._say)
         for name in names:
             self.states[name].asked = None
         more = {**values, "sgprov_install_bundles": bundles, "sgprov_install_known": msgspec.to_builtins(known)}
-        return self._play("provision.yml", names, tags="tool", values=more)
+        ran = self._play("provision.yml", names, tags="tool", values=more)
+        self._brought |= {name for name in names if self.states[name].state is State.OK}
+        return ran
 
     def _serve_wheels(self, stack: ExitStack, names: Sequence[str]) -> tuple[dict[str, Any], str]:
         """Fetch what the hosts will install and serve it to them: secret values, and what SSH needs for it."""
         reports = [host.report for name in names if _would(host := self.states[name], "environment")]
-        needed = {report.lock for report in reports if report and report.lock}
-        if self._wishes.wheels_from != "controller" or not needed:
+        wanted = sorted({report.lock for report in reports if report and report.lock})
+        if self._wishes.wheels_from != "controller" or not wanted:
             return {}, ""
-        place = Path(memory.place(self._controller, ".")).parents[1] / "wheels"
-        sources, fetched = self._fetch(sorted(needed), place)
+        place = state_directory(self._controller) / "wheels"
+        locks = [lock for name in wanted if (lock := supplies.lock_of(name))]
+        sources, fetched = supplies.wheels(self._controller, locks, place, self._say)
         server = stack.enter_context(WheelServer(place, sources, names))
-        self._wheels = {"locks": sorted(needed), "files": len(sources), "fetched_bytes": fetched.bytes}
+        self._wheels = {"locks": wanted, "files": len(sources), "fetched_bytes": fetched.bytes}
         stack.callback(lambda: self._wheels.update(sent_bytes=server.sent_bytes))
         return {"sgprov_host_wheels_of": server.urls}, server.ssh_arguments
-
-    def _fetch(self, names: Sequence[str], place: Path) -> tuple[tuple[Source, ...], Fetched]:
-        catalog, found = Catalog(), dict[str, Source]()
-        with scratch(self._controller) as folder_:
-            for name in names:
-                lock = _lock(name)
-                if lock is None:
-                    continue
-                machine = Machine(python=lock.python, arch=lock.arch, glibc=catalog.stack(lock.stack).minimum_glibc)
-                self._say(f"fetching the {len(lock.requirements)} wheels of `{name}`, once for all hosts")
-                pins = of_pins(self._controller, lock.requirements, machine, folder_)
-                found |= {source.name: source for source in pins}
-        certificates = self._controller.variable("SSL_CERT_FILE")
-        fetched = fetch(tuple(found.values()), place, certificates=certificates, logins=logins(self._controller))
-        self._say(f"{fetched.files} wheels fetched ({fetched.bytes / 1e6:.1f} MB), {fetched.kept} were here")
-        return tuple(found.values()), fetched
 
     def _apply(self, names: Sequence[str], values: dict[str, Any], secrets: dict[str, Any], ssh: str) -> None:
         left = tuple(names)
@@ -245,6 +272,9 @@ class Fleet:
                 # Whoever looked on may have gone: the work ends as it would have.
                 with suppress(OSError, ValueError):
                     self._watcher.changed(host)
+                if host.state in ENDED:
+                    with suppress(ProvisionError):
+                        self._remember()
 
         whole = not self._narrowed and len(wanted) == len(self.states)
         run = self._workshop.play(
@@ -255,6 +285,8 @@ class Fleet:
             values=values,
             secrets=secrets,
             ssh_arguments=ssh_arguments,
+            # Work that goes on at a host is worth another look; one that is not there is told at once.
+            ssh_attempts=_ATTEMPTS if tags == "apply" else 0,
         )
         seen = False
         for name in wanted:
@@ -263,7 +295,11 @@ class Fleet:
             if host.state is State.WORKING:
                 _end(host, enough=host.reported or (host.answered and (playbook, tags) in _WITHOUT_REPORT))
         if not seen:
-            raise ProvisionError(f"Ansible did not start on any host:\n{run.output.strip() or run.status}")
+            words = answers.text(run.output.strip() or run.status, _WORDS)
+            raise StepFailed(
+                f"Ansible did not start on any host:\n{words}",
+                hint="what it says comes from the inventory, or from this machine; no host was changed",
+            )
         return run
 
     def _too_many(self, names: Iterable[str], run: Run) -> str | None:
@@ -291,6 +327,16 @@ class Fleet:
             host = self.states[name]
             host.state, host.changed, host.step = State.WAITING, False, ""
 
+    def _remember(self, *, at_once: bool = False) -> None:
+        """Keep what is known of each host, so that a run that is killed can be taken up; not for every host anew."""
+        now = time.monotonic()
+        if self._wishes.dry_run or self._command != "bootstrap":
+            return
+        if at_once or now - self._remembered > _REMEMBER_S:
+            self._remembered = now
+            states = {name: _known(host) for name, host in self.states.items()}
+            memory.remember(self._controller, self._wishes.settings.inventory, self._command, states)
+
     def _names(self, wanted: Callable[[HostState], bool]) -> tuple[str, ...]:
         return tuple(name for name, host in self.states.items() if host.state is State.OK and wanted(host))
 
@@ -298,19 +344,24 @@ class Fleet:
         for host in self.states.values():
             if host.state not in ENDED or (stopped and host.state is State.OK and host.asked and host.asked.needs_tool):
                 host.state = State.NOT_REACHED
+            host.changed = host.changed or host.name in self._brought
         hosts = tuple(self.states.values())
-        report = FleetReport(
+        # What came of it is told, also where it cannot be kept: a disk that is full by now, for one.
+        unkept: tuple[str, ...] = ()
+        try:
+            self._remember(at_once=True)
+        except ProvisionError as error:
+            unkept = (f"how this run ended could not be kept, so `--failed` does not know of it: {error}",)
+        return FleetReport(
             command=self._command,
             hosts=hosts,
             groups=group(hosts),
             seconds=time.monotonic() - self._started,
             dry_run=self._wishes.dry_run,
             stopped=stopped,
+            unkept=unkept,
             wheels=self._wheels,
         )
-        if not self._wishes.dry_run and self._command == "bootstrap":
-            memory.remember(self._controller, self._wishes.settings.inventory, report)
-        return report
 
 
 def carry_out(controller: LocalHost, command: str, wishes: Wishes, watcher: Watcher) -> FleetReport:
@@ -318,6 +369,15 @@ def carry_out(controller: LocalHost, command: str, wishes: Wishes, watcher: Watc
     with scratch(controller) as folder_, closing(Workshop(wishes.settings, folder_)) as workshop:
         fleet = Fleet(controller, wishes, watcher, workshop, command=command)
         return fleet.bootstrap() if command == "bootstrap" else fleet.look()
+
+
+def _lacks_tool(host: HostState) -> bool:
+    return host.asked is not None and host.asked.needs_tool
+
+
+def _known(host: HostState) -> State:
+    """What a later run is told of a host: one that is still at work was not brought to its end."""
+    return host.state if host.state in ENDED else State.NOT_REACHED
 
 
 def _end(host: HostState, *, enough: bool) -> None:
@@ -334,8 +394,3 @@ def _end(host: HostState, *, enough: bool) -> None:
 def _would(host: HostState, step: str) -> bool:
     steps = host.report.steps if host.report else ()
     return any(one.step == step and one.status is Status.WOULD for one in steps)
-
-
-def _lock(name: str) -> Lock | None:
-    stack = name.rsplit(".cp3", 1)[0]
-    return next((lock for lock in available(folder("lockfiles"), stack) if lock.name == name), None)
