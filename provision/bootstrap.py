@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
-from provision import assume, environments, launches, plan, remembered, replaced, runner
+from provision import assume, environments, launches, models, plan, remembered, replaced, runner
 from provision.catalog.load import Catalog
 from provision.catalog.shipped import folder
 from provision.config import Options
@@ -23,7 +23,6 @@ from provision.host.addresses import is_loopback
 from provision.host.local import LocalHost
 from provision.launch_warnings import known_image, warnings
 from provision.locks import sizes
-from provision.login import hub
 from provision.plan import Plan
 from provision.remembered import Remembered
 from provision.replaced import Replaced
@@ -31,8 +30,6 @@ from provision.report import Report
 from provision.serving import keys, record, server
 from provision.serving.listening import check_address
 from provision.steps.disk import check_links
-from provision.steps.model import is_path
-from provision.steps.model_files import REVISION, locate
 from provision.steps.server import StartServer
 
 # Arguments of the engines that are rendered from what sgprov is asked for: (argument, how to ask for it).
@@ -91,13 +88,9 @@ def _make_plan(view: HostView, wishes: Options, manner: Manner, recalled: Rememb
     if not assumed and not cache_is_ours and decision.download_bytes != 0:
         links = check_links(view, prefix=decision.places.prefix)
         decision = replace(decision, findings=(*decision.findings, *([links] if links else [])))
-    model = _model(view, decision)
-    if not wishes.insecure:
-        _check_hub(view, decision, model)
-    if wishes.revision and not _of_hub(model):
-        raise UsageError(
-            "`--revision` is for a model of the hub", hint="name one with `--model ORG/NAME`, or leave it out"
-        )
+    decision = decision if assumed else models.at_hand(view, decision)
+    model = models.resolve(view, decision)
+    models.check(view, decision, model, wishes, assumed=assumed is not None)
     if model is None and manner.smoke and not (decision.image and decision.image.model):
         raise UsageError(f"target `{decision.target.name}` has no model of its own", hint="name one with `--model`")
     if not assumed and _launches(manner):
@@ -221,34 +214,6 @@ def _refuse_ours(extra: tuple[str, ...]) -> None:
     for word in extra:
         if ours := _OURS.get(word.partition("=")[0]):
             raise UsageError(f"`{word.partition('=')[0]}` is not the engine's to be given: sgprov does", hint=ours)
-
-
-def _model(view: HostView, decision: Decision) -> str | None:
-    """The model as a step takes it: the built-in one, a path, or a hub id; a copy under the models' directory first."""
-    model, models = decision.serve.model, decision.places.models
-    if decision.image and decision.image.model:
-        return None
-    if model is None or model == plan.BUILTIN_MODEL or model.startswith(("/", "./", "../", "~")):
-        return model
-    if model.startswith("builtin:"):
-        raise UsageError(f"there is no model `{model}`", hint=f"the built-in one is `{plan.BUILTIN_MODEL}`")
-    if "/" not in model or view.stat(f"{models}/{model}") is not None:
-        return f"{models}/{model}"
-    return model
-
-
-def _check_hub(view: HostView, decision: Decision, model: str | None) -> None:
-    """Raise `UsageError` where the model is to come from a hub without encryption."""
-    places = decision.places
-    if model is None or not _of_hub(model):
-        return
-    revision = decision.serve.revision or REVISION
-    if locate(view, model, models=places.models, huggingface=places.huggingface, revision=revision) is None:
-        hub.check_encrypted(view)
-
-
-def _of_hub(model: str | None) -> bool:
-    return model is not None and model != plan.BUILTIN_MODEL and not is_path(model)
 
 
 def _key(

@@ -67,6 +67,7 @@ class Options:
     revision: str | None = None
     allow_pickle: bool | None = None
     served_model_name: str | None = None
+    chat_template: str | None = None
     model_directory: str | None = None
     cache_directory: str | None = None
     port: str | None = None

@@ -1,10 +1,10 @@
-"""What speaks against a launch and does not forbid it: an open endpoint, an image that moved, too little memory."""
+"""What speaks against a launch and does not forbid it: an open endpoint, an image that moved, memory, the model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from provision import environments
+from provision import environments, models
 from provision.checks.memory import shortage
 from provision.decision import Decision
 from provision.facts import Facts
@@ -27,6 +27,7 @@ def warnings(view: HostView | None, built: Plan, facts: Facts, directory: str, k
         yield moved
     if short := _short_of_memory(view, facts, directory):
         yield short
+    yield from models.findings(view, built)
 
 
 def _short_of_memory(view: HostView, facts: Facts, directory: str) -> Finding | None:

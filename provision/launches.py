@@ -104,6 +104,11 @@ def _key_mounts(key_file: str | None) -> Iterator[Mount]:
         yield Mount(source=script, target=str(PurePosixPath(_KEY_INSIDE).with_name(keys.SCRIPT)))
 
 
+def _template_mounts(serve: Serve) -> Iterator[Mount]:
+    if serve.chat_template:
+        yield Mount(source=serve.chat_template, target=serve.chat_template)
+
+
 def _of_stack(
     view: HostView, decision: Decision, hosting: Hosting, model: str, wishes: Options, *, keyed: bool
 ) -> Container:
@@ -120,6 +125,7 @@ def _of_stack(
         mounts.append(Mount(source=path, target=path))
     else:
         mounts.append(_hub(places))
+    mounts += _template_mounts(decision.serve)
     moved = decision.target.layout.variables
     return Container(
         program=hosting.program,
@@ -161,6 +167,7 @@ def _of_image(
     else:
         variables = {**variables, **_home(places)}
         mounts.append(_hub(places))
+    mounts += _template_mounts(serve)
     if path.startswith("/"):
         mounts.append(Mount(source=path, target=path))
     elif not image.cache and (config.secret("HF_TOKEN") or _has_token(view, decision, name)):

@@ -112,6 +112,12 @@ def _check_served_name(value: str) -> None:
         )
 
 
+def _check_chat_template(value: str) -> None:
+    if not value.endswith((".jinja", ".json")):
+        hint = "a file that ends in `.jinja`, as `chat_template.jinja` of many models on the hub"
+        raise UsageError(f"`{value}` is not a chat template", hint=hint)
+
+
 def _check_revision(value: str) -> None:
     if not _REVISION.fullmatch(value) or ".." in value:
         raise UsageError(f"`{value}` is not a revision", hint="a commit, a tag or a branch of the model on the hub")
@@ -141,6 +147,7 @@ _SHAPES: Mapping[str, Callable[[Any], None]] = {
     "name": _check_name,
     "served_model_name": _check_served_name,
     "revision": _check_revision,
+    "chat_template": _check_chat_template,
     "bind": _check_bind,
     "python": _check_python,
 }
@@ -228,6 +235,13 @@ OPTIONS = (
         help="Name that clients use for the model.",
         default="the name that `model` was given by",
         example="chat",
+    ),
+    Option(
+        name="chat_template",
+        metavar="FILE",
+        help="Chat template (.jinja) for a model without one.",
+        default="the model's own",
+        example="/srv/models/chat.jinja",
     ),
     Option(
         name="model_directory",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
-from provision.catalog.rows import Serve
 from provision.decision import Decision, Places
 from provision.environments import Receipt, path_for, python_of
 from provision.errors import ProvisionError
@@ -24,7 +22,8 @@ from provision.steps.environment import Environment
 from provision.steps.image import PullImage
 from provision.steps.inside import StartsInside
 from provision.steps.interpreter import Interpreter
-from provision.steps.model import Demands, HubModel, LocalModel, absolute, is_path, step_for
+from provision.steps.model import HubModel, LocalModel, absolute, is_path, step_for
+from provision.steps.model_demands import Demands, demands_of
 from provision.steps.model_files import REVISION, HubCopy
 from provision.steps.port import Port, needed
 from provision.steps.receipt import WriteReceipt
@@ -326,7 +325,9 @@ def _model_steps(decision: Decision, environment: str, given: Arguments) -> tupl
     if given.model is None:
         return ()
     if given.model == BUILTIN_MODEL:
-        return (TinyModel(path=f"{decision.places.models}/{tiny_model.SERVED_NAME}"),)
+        return (
+            TinyModel(path=f"{decision.places.models}/{tiny_model.SERVED_NAME}", demands=_demands(decision, given)),
+        )
     copy = _hub_copy(decision, given.model)
     return (step_for(copy, python=python_of(environment), demands=_demands(decision, given)),)
 
@@ -337,15 +338,7 @@ def _hub_copy(decision: Decision, model: str) -> HubCopy:
 
 
 def _demands(decision: Decision, given: Arguments) -> Demands:
-    return Demands(load_format=load_format(decision.serve), allow_pickle=given.allow_pickle)
-
-
-def load_format(serve: Serve) -> str | None:
-    """As the engine will have it: what is handed to it comes last."""
-    words = [word for one in serve.extra for word in one.split("=", 1)]
-    return next(
-        (value for name, value in reversed(tuple(pairwise(words))) if name == "--load-format"), serve.load_format
-    )
+    return demands_of(decision.serve, *decision.engine, allow_pickle=given.allow_pickle)
 
 
 def bytecode_of(places: Places) -> str:

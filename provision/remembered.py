@@ -28,7 +28,7 @@ IDENTITY = ("target", "prefix", "name")
 _BOUND = {
     frozenset({"stack", "image", "python"}): "target",
     frozenset({"allow_unauthenticated"}): "bind",
-    frozenset({"revision", "allow_pickle"}): "model",
+    frozenset({"revision", "allow_pickle", "chat_template"}): "model",
 }
 # Not an option, but where its variable put the cache of the hub is as good as asked for.
 HF_HOME = "HF_HOME"

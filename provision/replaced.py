@@ -17,7 +17,7 @@ from provision.secrets import mask
 from provision.serving.launch import Asked, Launch
 from provision.serving.record import Server
 
-_PATHS = ("model_directory", "cache_directory")
+_PATHS = ("model_directory", "cache_directory", "chat_template")
 # A consent to how something is fetched, in the run that it was given to.
 _ONCE = ("insecure",)
 
@@ -75,6 +75,7 @@ def to_remember(decision: Decision, options: Options, *, hf_home: str | None, ke
         "model": serve.model,
         "revision": serve.revision,
         "served_model_name": serve.served_name,
+        "chat_template": serve.chat_template,
         "cache_directory": places.huggingface,
         "port": serve.port,
         "bind": serve.host,

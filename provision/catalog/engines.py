@@ -119,10 +119,23 @@ class AdminRow(Ranged, frozen=True, kw_only=True):
     routes: tuple[str, ...]
 
 
+class ArchitectureRow(Ranged, frozen=True, kw_only=True):
+    """The only architectures (as `config.json` calls them) that the engine serves on a device, and why not the others.
+
+    `such_as` is a model of the hub to take instead.
+    """
+
+    device: str
+    architectures: tuple[str, ...]
+    why: str
+    such_as: str
+
+
 class Engine(Row, frozen=True, kw_only=True):
     """One engine; `since` is the oldest version the rows were checked for.
 
-    `safe_load_format` is the value of `load_format` with which it loads weights that cannot run code, and no others.
+    `longer_context` is the variable without which it refuses a context that is longer than its model's; None where it
+    takes any. `safe_load_format` is the value of `load_format` with which it loads no weights that can run code.
     `drain` is the signal after which it takes no more requests, answers those it has, and ends.
     """
 
@@ -136,6 +149,8 @@ class Engine(Row, frozen=True, kw_only=True):
     log: tuple[LogRow, ...]
     ports: tuple[PortRow, ...]
     dp_attention: tuple[str, ...] = ()
+    architectures: tuple[ArchitectureRow, ...] = ()
+    longer_context: str | None = None
     safe_load_format: str | None = None
     admin: tuple[AdminRow, ...] = ()
     drain: Literal["SIGINT", "SIGTERM"] = "SIGTERM"

@@ -21,6 +21,7 @@ class Serve(Row, frozen=True, kw_only=True):
     model: str | None = None
     revision: str | None = None
     served_name: str | None = None
+    chat_template: str | None = None
     host: str = "127.0.0.1"
     port: int = 30000
     device: Literal["cuda", "cpu"] = "cuda"
@@ -61,7 +62,8 @@ class Target(Row, frozen=True, kw_only=True):
     `compute_capabilities` are the GPUs it is for ("8.6"); none means that it needs no GPU. `stacks` and `images`
     are in order of preference. `python` enforces one
     version. `rank` orders the choice without `--target` (lowest first; None is never chosen by itself).
-    `assume` is the machine it is for, for `plan --assume`.
+    `assume` is the machine it is for, for `plan --assume`. `model_to_fetch` stands in for a model of `serve` that
+    somebody has to put there, where nobody did.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Target(Row, frozen=True, kw_only=True):
     rank_needs: tuple[Literal["runpod"], ...] = ()
     layout: Layout = Layout()
     serve: Serve = Serve()
+    model_to_fetch: str | None = None
     assume: dict[str, str] = {}
     notes: tuple[str, ...] = ()
 

@@ -8,8 +8,9 @@ from functools import partial
 
 from provision.catalog.engines import engine
 from provision.checks.base import Context, bootstrap, check, error, info, warning
-from provision.plan import EXAMPLE_MODEL, load_format
+from provision.plan import EXAMPLE_MODEL
 from provision.report import Finding
+from provision.steps.model_demands import load_format
 from provision.steps.model_files import REVISION, locate, own_code, pickled, problems
 
 _check = partial(check, "model")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any, cast
 
-from provision import launches
+from provision import launches, models
 from provision.catalog.rows import Layout
 from provision.checks.base import Context
 from provision.decision import Candidate, Decision, Question, decide, weigh_targets
@@ -38,6 +38,8 @@ def look(
         with suppress(StepFailed):
             name = wishes.name or launches.default_name(decision)
             decision = replace(decision, serve=launches.on_a_free_port(view, decision, name))
+    if decision:
+        decision = models.at_hand(view, decision)
     named = question.catalog.target(wishes.target) if wishes.target else None
     target = decision.target if decision else named
     places = places_of(target.layout if target else Layout(), wishes, question.home, hf_home=question.hf_home)

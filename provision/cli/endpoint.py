@@ -11,6 +11,7 @@ from provision.cli import render
 from provision.plan import Plan
 from provision.report import Report
 from provision.serving import keys
+from provision.serving.smoke_answers import CHAT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,11 +23,14 @@ def show(screen: Console, report: Report, plan: Plan, *, name: str, place: str) 
     screen.print()
     render.line(screen, ("serving", "bold green"), " at ", (endpoint, "bold"))
     show_key(screen, plan)
-    names = report.data.get("smoke", {}).get("smoke-models", {}).get("models") or ["default"]
-    body = json.dumps({"model": names[0], "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16})
+    smoke = report.data.get("smoke", {})
+    names = smoke.get("smoke-models", {}).get("models") or ["default"]
+    path = smoke.get("smoke-chat", {}).get("path", CHAT)
+    asked = {"messages": [{"role": "user", "content": "Hello"}]} if path == CHAT else {"prompt": "Hello"}
+    body = json.dumps({"model": names[0], **asked, "max_tokens": 16})
     login = f"--header @{shlex.quote(_header_of(key_file))} " if key_file else ""
     kind = "--header 'Content-Type: application/json'"
-    screen.print(f"  curl {endpoint}/chat/completions {login}{kind} --data {shlex.quote(body)}")
+    screen.print(f"  curl {endpoint}{path.removeprefix('/v1')} {login}{kind} --data {shlex.quote(body)}")
     for command in ("smoke", "serve status", "serve logs", "serve stop"):
         screen.print(f"  sgprov {command} {name}{place}")
 

@@ -105,6 +105,7 @@ def _default(one: Option, decision: Decision, facts: Facts) -> Any:
         "revision": serve.revision,
         "allow_pickle": False,
         "served_model_name": serve.served_name,
+        "chat_template": serve.chat_template,
         "model_directory": places.models,
         "cache_directory": places.huggingface,
         "port": serve.port,

@@ -297,6 +297,7 @@ def serve_of(target: Target, wishes: Options) -> Serve:
         "model": wishes.model,
         "revision": wishes.revision,
         "served_name": wishes.served_model_name,
+        "chat_template": wishes.chat_template and str(Path(wishes.chat_template).expanduser().absolute()),
         "host": wishes.bind,
         "context_length": wishes.context_length,
         "mem_fraction": wishes.mem_fraction,

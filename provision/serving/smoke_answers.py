@@ -1,8 +1,12 @@
-"""The smoke test's requests: a chat, SGLang's own `/generate`, and a stream with the time of its first token."""
+"""The smoke test's requests: a chat, SGLang's own `/generate`, and a stream with the time of its first token.
+
+A base model without a chat template refuses chats and completes texts: then it is asked for that, and it is said.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,48 +15,70 @@ from provision.serving.client import Answer, Client
 from provision.serving.smoke_model import WORDS, Model
 
 CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+# In the words of transformers, and so of the engines: "tokenizer.chat_template is not set", "no chat template".
+_NO_TEMPLATE = re.compile(r"chat[ _]?template", re.IGNORECASE)
+_GIVE_TEMPLATE = (
+    "`sgprov bootstrap --chat-template FILE` gives the model one",
+    f"or have clients ask `{COMPLETIONS}`, as is right for a base model",
+)
 _TOKENS = 16
 _LOGIN = ("`export SGPROV_API_KEY=…`: the key is taken from there",)
 
 
+def path(model: Model) -> str:
+    """Where the model is asked."""
+    return CHAT if model.chats else COMPLETIONS
+
+
 def document(model: Model, prompt: str, *, tokens: int = _TOKENS, **more: Any) -> dict[str, Any]:
-    """A chat request that every OpenAI-compatible server takes."""
-    messages = [{"role": "user", "content": prompt}]
-    return {"model": model.name, "messages": messages, "max_tokens": tokens, "temperature": 0, **more}
+    """A request that every OpenAI-compatible server takes, for `path`."""
+    asked = {"messages": [{"role": "user", "content": prompt}]} if model.chats else {"prompt": prompt}
+    return {"model": model.name, **asked, "max_tokens": tokens, "temperature": 0, **more}
 
 
 def chat(client: Client, model: Model) -> Finding:
     """A chat completion: it must have a choice, and count its tokens."""
     prompt = f"{WORDS}What did the keeper write down?"
     answer = client.post(CHAT, document(model, prompt))
-    if (wrong := wrong_chat(answer)) is not None:
+    if not answer.ok and _NO_TEMPLATE.search(answer.text):
+        model.chats = False
+        answer = client.post(COMPLETIONS, document(model, prompt))
+    if (wrong := wrong_answer(answer, model)) is not None:
         return _error("smoke-chat", wrong, answer)
     usage = answer.body["usage"]
     model.tokens_per_character = usage["prompt_tokens"] / len(prompt)
     choice = answer.body["choices"][0]
-    message = choice.get("message") or {}
     data = {
         "prompt_tokens": usage["prompt_tokens"],
         "completion_tokens": usage["completion_tokens"],
         "finish_reason": choice.get("finish_reason"),
+        "path": path(model),
     }
-    said_something = any(message.get(key) for key in ("content", "reasoning_content", "reasoning", "tool_calls"))
+    text = f"{usage['prompt_tokens']} + {usage['completion_tokens']} tokens"
+    said = f"a chat of {text}" if model.chats else f"the model has no chat template; a completion of {text}"
+    said_something = _said_something(choice)
     return Finding(
         check="smoke-chat",
-        severity=Severity.OK if said_something else Severity.WARNING,
-        text=f"a chat of {usage['prompt_tokens']} + {usage['completion_tokens']} tokens"
-        + ("" if said_something else " came back without any text"),
+        severity=Severity.OK if said_something and model.chats else Severity.WARNING,
+        text=said + ("" if said_something else " came back without any text"),
+        fix=() if model.chats else _GIVE_TEMPLATE,
         seconds=answer.seconds,
         data=data,
     )
 
 
-def wrong_chat(answer: Answer) -> str | None:
-    """What is wrong with the answer to a chat request; None where it is right."""
+def _said_something(choice: dict[str, Any]) -> bool:
+    message = choice.get("message") or choice
+    return any(message.get(key) for key in ("content", "reasoning_content", "reasoning", "tool_calls", "text"))
+
+
+def wrong_answer(answer: Answer, model: Model) -> str | None:
+    """What is wrong with the answer to a request; None where it is right."""
     if not answer.ok:
-        return f"`{CHAT}` says {answer.said}"
+        return f"`{path(model)}` says {answer.said}"
     if not isinstance(answer.body, dict):
-        return f"`{CHAT}` answers with something that is no JSON object"
+        return f"`{path(model)}` answers with something that is no JSON object"
     choices = answer.body.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return "the answer to a chat has no choices"
@@ -89,9 +115,9 @@ def generate(client: Client, model: Model) -> Finding:
 def stream(client: Client, model: Model) -> Finding:
     """A streamed chat: events until `[DONE]`, the first token before the last, and the tokens counted at the end."""
     options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
-    with client.events(CHAT, document(model, f"{WORDS}Tell it again.", **options)) as (answer, events):
+    with client.events(path(model), document(model, f"{WORDS}Tell it again.", **options)) as (answer, events):
         if answer is not None:
-            wrong = f"a stream was asked for; `{CHAT}` says {answer.said}"
+            wrong = f"a stream was asked for; `{path(model)}` says {answer.said}"
             return _error("smoke-stream", wrong, answer)
         return _streamed(events)
 
@@ -129,8 +155,11 @@ def _streamed(events: Iterable[tuple[float, str]]) -> Finding:
 
 def _has_text(chunk: Any) -> bool:
     choices = chunk.get("choices") if isinstance(chunk, dict) else None
-    delta = choices[0].get("delta") if choices and isinstance(choices[0], dict) else None
-    return isinstance(delta, dict) and any(delta.get(key) for key in ("content", "reasoning_content", "reasoning"))
+    choice = choices[0] if choices and isinstance(choices[0], dict) else {}
+    delta = choice.get("delta", choice)
+    return isinstance(delta, dict) and any(
+        delta.get(key) for key in ("content", "reasoning_content", "reasoning", "text")
+    )
 
 
 def _broken(text: str, seconds: float) -> Finding:

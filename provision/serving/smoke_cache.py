@@ -8,7 +8,7 @@ from typing import Any
 
 from provision.report import Finding, Severity
 from provision.serving.client import Answer, Client
-from provision.serving.smoke_answers import CHAT, document, wrong_chat
+from provision.serving.smoke_answers import document, path, wrong_answer
 from provision.serving.smoke_model import WORDS, Model
 
 # Long enough that computing it takes visibly longer than remembering it, short enough for every server.
@@ -31,8 +31,8 @@ def repeat(client: Client, model: Model) -> Finding:
     prompt = long_prompt(model)
     readings: list[_Reading] = []
     while len(readings) < 1 + _TRIES:
-        answer = client.post(CHAT, document(model, prompt, tokens=1))
-        if (wrong := wrong_chat(answer)) is not None:
+        answer = client.post(path(model), document(model, prompt, tokens=1))
+        if (wrong := wrong_answer(answer, model)) is not None:
             return Finding(check="smoke-cache", severity=Severity.ERROR, text=wrong, seconds=answer.seconds)
         readings.append(_read(answer))
         if len(readings) > 1 and (readings[-1].cached_tokens or readings[-1].cached_tokens is None):

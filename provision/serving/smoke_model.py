@@ -15,12 +15,16 @@ WORDS = (
 
 @dataclass
 class Model:
-    """The model under test. `tokens_per_character` is learnt from the first answer; `context_length` in tokens."""
+    """The model under test. `tokens_per_character` is learnt from the first answer; `context_length` in tokens.
+
+    One that has no chat template is no fault of the server: it `chats` no more, and is asked for completions.
+    """
 
     name: str
     owner: str
     context_length: int | None = None
     tokens_per_character: float = field(default=1.0)
+    chats: bool = True
 
     @property
     def of_sglang(self) -> bool:

@@ -1,7 +1,7 @@
 """Fetch a model with the engine's own huggingface_hub; run by that environment's Python, so it imports nothing of ours.
 
-One argument: a JSON object with `model`, `revision`, `free_bytes`, `weights`, `allow_pickle` and the patterns `ignore`
-and `pickles`. Prints one JSON object a line, with an
+One argument: a JSON object with `model`, `revision`, `free_bytes`, `weights`, `allow_pickle` and the patterns `ignore`,
+`pickles` and `only` (null for all). Prints one JSON object a line, with an
 `event`: `planned`, `progress`, `done`, or `error` with its `kind`. The token comes by `HF_TOKEN` in the environment.
 """
 
@@ -84,6 +84,11 @@ def fetch(hub: Any, request: dict[str, Any]) -> None:
     ignore = [] if request["allow_pickle"] else request["pickles"]
     if any(name.endswith(".safetensors") for name in names):
         ignore = request["ignore"]
+    only = request.get("only")
+    if only:
+        hub.snapshot_download(model, revision=revision, allow_patterns=only)
+        say(event="done", files=len(only), bytes=0)
+        return
     files = list(wanted(hub, info, ignore))
     total = sum(size for _, size in files)
     say(event="planned", files=len(files), bytes=total)

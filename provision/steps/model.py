@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from typing import Any
 from provision import config
 from provision.errors import CheckFailed, StepFailed, UsageError
 from provision.host import RESERVE_BYTES, Host, HostView
+from provision.report import Finding
 from provision.secrets import mask
 from provision.steps import model_files
-from provision.steps.base import Progress
+from provision.steps.base import Applied, Progress
+from provision.steps.model_demands import NONE_MORE, Demands, refused
 from provision.steps.model_files import HubCopy
 
 _SCRIPT = Path(__file__).with_name("hub_fetch.py")
@@ -29,50 +31,11 @@ _FORMS = "a model is a path on this host, or an id on the hub such as `Qwen/Qwen
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demands:
-    """What a model must be to be served: `weights` False is for a server that fills them itself (`load_format` dummy).
-
-    `allow_pickle` is what the user says to weights that can run code when they are loaded.
-    """
-
-    load_format: str | None = None
-    allow_pickle: bool = False
-
-    @property
-    def weights(self) -> bool:
-        return self.load_format != "dummy"
-
-    def check(self, view: HostView, directory: str, *, hint: str | None = None) -> None:
-        """Raise `StepFailed` where the model is not whole, `CheckFailed` where it is not to be loaded."""
-        if found := model_files.problems(view, directory, weights=self.weights):
-            raise StepFailed("\n".join(found), hint=hint)
-        if not self.weights or self.allow_pickle:
-            return
-        if pickles := model_files.pickled(view, directory, load_format=self.load_format):
-            raise _refused(directory, pickles)
-
-    def met(self, view: HostView, directory: str) -> bool:
-        """Whether `check` has nothing to say."""
-        try:
-            self.check(view, directory)
-        except (StepFailed, CheckFailed):
-            return False
-        return True
-
-
-def _refused(model: str, pickles: Sequence[str]) -> CheckFailed:
-    return CheckFailed(
-        f"the weights of `{model}` are pickles, which run whatever code is in them: {', '.join(pickles[:3])}",
-        hint="take a copy with safetensors, or load them nevertheless: `--allow-pickle`",
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
 class LocalModel:
     """The model at `path` is whole, and to be loaded."""
 
     path: str
-    demands: Demands = Demands()
+    demands: Demands = NONE_MORE
 
     @property
     def id(self) -> str:
@@ -93,6 +56,10 @@ class LocalModel:
         self.check(host)
         return f"`{self.path}` is whole"
 
+    def findings(self, view: HostView) -> tuple[Finding, ...]:
+        """What is worth to be known of it."""
+        return self.demands.findings(view, self.path)
+
     def check(self, view: HostView) -> None:
         self.demands.check(view, self.path, hint="copy the model again, whole; `--model org/name` fetches one")
 
@@ -107,7 +74,7 @@ class HubModel:
 
     copy: HubCopy
     python: str
-    demands: Demands = Demands()
+    demands: Demands = NONE_MORE
 
     @property
     def id(self) -> str:
@@ -138,30 +105,41 @@ class HubModel:
         path = self.path(view)
         if path and not model_files.problems(view, path, weights=self.demands.weights):
             self.demands.check(view, path)
+        elif path:
+            self.demands.check_configuration(view, path)
         if (view.variable("HF_HUB_OFFLINE") or "").upper() in _TRUE and not self.satisfied(view):
             raise self._explained({"event": "error", "kind": "offline"})
 
-    def apply(self, host: Host, tell: Callable[[Progress], None]) -> str:
-        path = self.path(host)
+    def apply(self, host: Host, tell: Callable[[Progress], None]) -> Applied:
+        path, fetched, was_here = self.path(host), 0, True
         if path is None or model_files.problems(host, path, weights=self.demands.weights):
-            fetched = self._fetched(host, tell)
+            if self.demands.of_configuration:
+                # A few KB, which may save gigabytes.
+                self._fetched(host, tell, only=["config.json"])
+                self.demands.check_configuration(host, self.path(host) or "")
+            fetched, was_here = self._fetched(host, tell), False
             path = self.path(host)
-        else:
-            fetched = 0
         if path is None or (found := model_files.problems(host, path, weights=self.demands.weights)):
             detail = "\n".join(found) if path else f"it is not in `{self.copy.huggingface}`"
             raise StepFailed(f"`{self.model}` was fetched and is not a whole model: {detail}")
         self.demands.check(host, path)
-        return f"`{self.model}` in `{path}`, {fetched / _GB:.1f} GB fetched"
+        # Of what was here, the plan has said it.
+        findings = () if was_here else self.demands.findings(host, path)
+        return Applied(note=f"`{self.model}` in `{path}`, {fetched / _GB:.1f} GB fetched", findings=findings)
 
-    def _fetched(self, host: Host, tell: Callable[[Progress], None]) -> int:
-        events = self._fetch(host, tell)
+    def findings(self, view: HostView) -> tuple[Finding, ...]:
+        """What is worth to be known of it, once it is here."""
+        path = self.path(view)
+        return self.demands.findings(view, path) if path else ()
+
+    def _fetched(self, host: Host, tell: Callable[[Progress], None], *, only: list[str] | None = None) -> int:
+        events = self._fetch(host, tell, only=only)
         error = next((event for event in events if event["event"] == "error"), None)
         if error:
             raise self._explained(error)
         return next((int(event["bytes"]) for event in events if event["event"] == "done"), 0)
 
-    def _fetch(self, host: Host, tell: Callable[[Progress], None]) -> list[dict[str, Any]]:
+    def _fetch(self, host: Host, tell: Callable[[Progress], None], *, only: list[str] | None) -> list[dict[str, Any]]:
         disk = host.disk(model_files.hub_cache(host, self.copy.huggingface))
         request = {
             "model": self.model,
@@ -172,6 +150,7 @@ class HubModel:
             # What is filled by the engine is not fetched for its weights; nor is what may not be loaded.
             "allow_pickle": self.demands.allow_pickle,
             "weights": self.demands.weights,
+            "only": only,
         }
         events: list[dict[str, Any]] = []
 
@@ -212,7 +191,7 @@ class HubModel:
                 hint="free space there, or name another disk: `--cache-directory`",
             )
         if error["kind"] == "pickle":
-            return _refused(self.model, [str(name) for name in error["names"]])
+            return refused(self.model, [str(name) for name in error["names"]])
         text, hint = _REASONS.get(error["kind"], _REASONS["other"])
         words = {"model": self.model, "revision": self.copy.revision, "place": place, "text": _first_line(error)}
         return StepFailed(text.format(**words), hint=hint.format(**words) or None)

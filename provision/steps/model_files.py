@@ -131,6 +131,43 @@ def pickled(view: HostView, directory: str, *, load_format: str | None = None) -
     return tuple(sorted(path.rsplit("/", 1)[-1] for pattern in PICKLES for path in view.glob(f"{place}/{pattern}")))
 
 
+# What engines read a model's longest context from, in this order; the last one is GPT-2's name for it.
+_CONTEXTS = (
+    *("max_sequence_length", "seq_length", "max_seq_len", "model_max_length", "max_position_embeddings", "n_positions"),
+)
+
+
+def configuration(view: HostView, directory: str) -> dict[str, Any]:
+    """The model's `config.json`; empty where it has none that can be read."""
+    return _json_object(view.read(f"{directory}/config.json") or "") or {}
+
+
+def context_length(config: dict[str, Any]) -> int | None:
+    """How many tokens the model was made for, as the engines count; None where it does not say."""
+    inner = next((config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)), config)
+    scaling = inner.get("rope_scaling")
+    factor = scaling.get("factor", 1) if isinstance(scaling, dict) else 1
+    if isinstance(scaling, dict) and (
+        "original_max_position_embeddings" in scaling or scaling.get("rope_type") == "llama3"
+    ):
+        factor = 1
+    found = next((inner[key] for key in _CONTEXTS if isinstance(inner.get(key), int)), None)
+    return int(found * factor) if found is not None and isinstance(factor, (int, float)) else None
+
+
+def has_chat_template(view: HostView, directory: str) -> bool | None:
+    """Whether the model says how a chat is written down; None where its tokenizer is of a kind that knows by itself."""
+    place = glob.escape(directory)
+    if any(
+        view.glob(f"{place}/{name}") for name in ("chat_template.*", "chat_templates/*", "additional_chat_templates/*")
+    ):
+        return True
+    text = view.read(f"{directory}/tokenizer_config.json")
+    if text is not None and (_json_object(text) or {}).get("chat_template"):
+        return True
+    return None if view.glob(f"{place}/tekken.json") or view.glob(f"{place}/*.gguf") else False
+
+
 def own_code(view: HostView, directory: str) -> bool:
     """Whether the model brings code of its own (`trust_remote_code`), which nothing here ever runs."""
     for name in ("config.json", "tokenizer_config.json"):

@@ -16,7 +16,8 @@ from provision.config import Options, load
 from provision.errors import CheckFailed, UsageError
 from provision.plan import Plan
 from provision.steps import hub_fetch
-from provision.steps.model import Demands, HubModel, LocalModel
+from provision.steps.model import HubModel, LocalModel
+from provision.steps.model_demands import Demands
 from provision.steps.model_files import PICKLES, HubCopy
 from provision.steps.receipt import WriteReceipt
 

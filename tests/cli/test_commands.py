@@ -160,7 +160,7 @@ def test_the_plan_of_a_runpod_a40(capsys: pytest.CaptureFixture[str]) -> None:
         ("--host", "0.0.0.0"),
         ("--context-length", "8192"),
         ("--mem-fraction-static", "0.9"),
-        ("--model-path", "/workspace/models/llama-8b-hf"),
+        ("--model-path", "Qwen/Qwen3-8B"),
     ):
         assert argv[argv.index(flag) + 1] == value
     assert variables["SGLANG_ENABLE_JIT_DEEPGEMM"] == "0"
@@ -171,7 +171,8 @@ def test_the_plan_of_a_runpod_a40(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     problems = {step["id"]: step["problem"] for step in found["steps"] if step["problem"]}
     assert "port 8888 is taken by pid" in problems["port"]
-    assert "/workspace/models/llama-8b-hf" in problems["model"]
+    (said,) = [finding["text"] for finding in found["findings"] if finding["check"] == "model-there"]
+    assert "/workspace/models/llama-8b-hf" in said, "what the target has of its own, and nobody put there"
     remedies = {step["id"]: step["remedy"] for step in found["steps"] if step["remedy"]}
     assert remedies.keys() == problems.keys()
     assert "`--free-port` stops it, `--port auto` takes the next free one (8889)" in remedies["port"]

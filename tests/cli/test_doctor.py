@@ -21,8 +21,8 @@ MACHINES: dict[str, tuple[int, str, set[str], str]] = {
     "a40-runpod": (
         4,
         "blocked",
-        {"model-there", "port-free"},
-        "sgprov bootstrap --target runpod-a40 --model Qwen/Qwen3-0.6B --port auto",
+        {"port-free"},
+        "sgprov bootstrap --target runpod-a40 --port auto",
     ),
     "gb10": (
         4,
@@ -242,12 +242,12 @@ def test_slurm_blocks_the_target_that_it_runs_and_no_other(capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("asked", "blocked", "following"),
     [
-        (("--port", "auto"), False, "sgprov bootstrap --target runpod-a40 --model Qwen/Qwen3-0.6B --port auto"),
-        (("--port", "8890"), False, "sgprov bootstrap --target runpod-a40 --model Qwen/Qwen3-0.6B --port 8890"),
+        (("--port", "auto"), False, "sgprov bootstrap --target runpod-a40 --port auto"),
+        (("--port", "8890"), False, "sgprov bootstrap --target runpod-a40 --port 8890"),
         (
             ("--port", "8888", "--bind", "127.0.0.1"),
             True,
-            "sgprov bootstrap --target runpod-a40 --model Qwen/Qwen3-0.6B --port auto --bind 127.0.0.1",
+            "sgprov bootstrap --target runpod-a40 --port auto --bind 127.0.0.1",
         ),
     ],
     ids=["auto", "another", "taken"],

@@ -78,7 +78,7 @@ def box(tmp_path: Path, python: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) 
 def test_fetched_once_and_then_found_without_the_hub(box: Box, hub: Hub) -> None:
     step, told = box.step("org/open"), list[Progress]()
     assert not step.satisfied(box.host)
-    note = step.apply(box.host, told.append)
+    note = step.apply(box.host, told.append).note
     assert note.startswith("`org/open` in `") and "fetching `org/open`: 3 files" in told[0].text
     assert not any("pytorch_model.bin" in line for line in hub.seen), "the same weights in another format"
     hub.seen.clear()

@@ -15,7 +15,7 @@ LAYERS = [
     *("facts", "catalog", "locks", "assume", "decision"),
     *("environments", "diagnosis", "containers", "login", "serving"),
     *("remembered", "replaced"),
-    *("steps", "plan", "launches", "checks", "runner"),
+    *("steps", "plan", "models", "launches", "checks", "runner"),
     *("launch_warnings", "bootstrap", "bundle", "benchmark", "experiments", "slurm", "fleet", "cli"),
 ]
 # `facts` names GPUs by the catalog's table: data that knows nothing of facts.

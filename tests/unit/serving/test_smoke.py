@@ -134,6 +134,32 @@ def test_the_model_that_was_expected_is_another() -> None:
     assert "the server has `m`, not `llama`" in findings["smoke-models"].text
 
 
+# Word for word what transformers says, and so SGLang.
+NO_TEMPLATE = (
+    "Cannot use chat template functions because tokenizer.chat_template is not set and no template argument was passed!"
+)
+COMPLETED = {"choices": [{"text": "hello", "finish_reason": "length"}], "usage": USAGE}
+
+
+def test_a_base_model_is_asked_for_completions_and_that_is_said() -> None:
+    refused = as_json({"object": "error", "message": NO_TEMPLATE, "code": 400}, 400)
+    chunks = events({"choices": [{"text": "a"}]}, {"choices": [], "usage": USAGE}, "[DONE]")
+    usage: dict[str, Any] = {**USAGE, "prompt_tokens_details": {"cached_tokens": 20}}
+    cached = {**COMPLETED, "usage": usage}
+    findings = found({"/v1/chat/completions": refused, "/v1/completions": as_json(cached), "stream": chunks})
+    assert not errors(findings)
+    said = findings["smoke-chat"]
+    assert said.severity is Severity.WARNING and "no chat template" in said.text and "--chat-template" in said.fix[0]
+    assert said.data["path"] == "/v1/completions"
+    assert findings["smoke-stream"].severity is Severity.OK and findings["smoke-cache"].data["cached_tokens"] == 20
+
+
+def test_a_base_model_whose_completions_fail_too() -> None:
+    refused = as_json({"message": NO_TEMPLATE}, 400)
+    findings = found({"/v1/chat/completions": refused, "/v1/completions": as_json({"error": "no"}, 500)})
+    assert "smoke-chat" in errors(findings) and "`/v1/completions` says 500" in findings["smoke-chat"].text
+
+
 @pytest.mark.parametrize(
     ("reply", "says"),
     [

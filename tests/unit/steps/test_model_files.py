@@ -16,7 +16,8 @@ from provision.host import PathInfo
 from provision.host.folder import FolderHost
 from provision.host.local import LocalHost
 from provision.steps import model_files
-from provision.steps.model import Demands, HubModel, LocalModel, step_for
+from provision.steps.model import HubModel, LocalModel, step_for
+from provision.steps.model_demands import Demands
 from provision.steps.model_files import HubCopy
 
 HOST = LocalHost({})

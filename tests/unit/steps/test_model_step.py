@@ -10,7 +10,8 @@ from fakes import FakeHost, answer
 from provision.errors import CheckFailed, StepFailed
 from provision.steps.base import Progress
 from provision.steps.hub_fetch import kind_of
-from provision.steps.model import Demands, HubModel
+from provision.steps.model import HubModel
+from provision.steps.model_demands import Demands
 from provision.steps.model_files import HubCopy
 
 STEP = HubModel(
@@ -48,7 +49,7 @@ def test_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     host.on_run = lambda _: host.files.update(WHOLE)
     told: list[Progress] = []
-    assert STEP.apply(host, told.append) == f"`org/name` in `{SNAPSHOT}`, 3.0 GB fetched"
+    assert STEP.apply(host, told.append).note == f"`org/name` in `{SNAPSHOT}`, 3.0 GB fetched"
     assert told[0].text == "fetching `org/name`: 2 files, 3.0 GB" and (told[1].done, told[1].total) == (5, 3000000000)
     assert host.given[0]["HF_TOKEN"] == TOKEN
     assert host.given[0]["HF_HUB_ENABLE_HF_TRANSFER"] is None
