@@ -40,6 +40,8 @@ _OURS = {
     # On a command line everyone could read it.
     **dict.fromkeys(("--api-key", "--api-keys"), "set `SGPROV_API_KEY`"),
 }
+# Options that ask for another target, stack or Python than a server has.
+_CHOICES = ("stack", "image", "python", "model", "gpus", "container_engine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,22 +136,31 @@ def _decide(
     """The decision, with what holds of what was remembered: another target, and another engine, are asked anew."""
     asked = question(view, recalled.options, assumed=assumed, previous=recalled.previous, hf_home=recalled.hf_home)
     decision = decide(asked)
-    server, target = recalled.server, recalled.previous.target
-    if server is None or (wishes.target is None and target is None):
+    server, before = recalled.server, recalled.previous
+    if server is None:
         return decision, recalled, asked.facts
-    if wishes.target is None and decision.target.name != target:
-        if remembered.living(view, server):
+    if wishes.target in {None, before.target} and (lost := _lost(decision, before)):
+        if remembered.living(view, server) and not any(getattr(wishes, name) is not None for name in _CHOICES):
             raise UnsupportedHost(
-                f"the server `{server.name}` runs as target `{target}`, which does not fit this host any more",
-                hint=f"`sgprov plan --target {target}` says why; `--forget target` chooses another",
+                f"the server `{server.name}` runs with {lost}, which is not to be had here any more",
+                hint="`--forget target --forget stack --forget python` takes what fits in its place, and stops it",
             )
-        # It was another machine's, or this one has changed: nothing of it is to hold here.
-        return _decide(view, wishes, Remembered(options=wishes), assumed=assumed)
+        if wishes.target is None and decision.target.name != before.target:
+            # It was another machine's, or this one has changed: nothing of it is to hold here.
+            return _decide(view, wishes, Remembered(options=wishes), assumed=assumed)
     source = decision.image or decision.stack
     if "extra" in recalled.kept and source and source.engine != server.engine:
         recalled = recalled.without("extra", f"it was for {server.engine}")
         return decide(replace(asked, wishes=recalled.options)), recalled, asked.facts
     return decision, recalled, asked.facts
+
+
+def _lost(decision: Decision, before: Previous) -> str | None:
+    """What was decided for the server here and is decided otherwise now, such as `stack sglang-0.5.9`."""
+    source = decision.image or decision.stack
+    now = {"target": decision.target.name, "stack": source.name if source else None, "python": decision.python}
+    lost = [f"{name} {value}" for name, value in vars(before).items() if value and name in now and now[name] != value]
+    return " and ".join(lost) or None
 
 
 def _replaced(view: HostView, built: Plan, directory: str, key: str | None) -> Replaced | None:

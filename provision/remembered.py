@@ -175,9 +175,7 @@ def _find(view: HostView, options: Options) -> tuple[str, Server] | None:
         names = _default_names(Catalog().target(options.target), options)
         those = [one for one in everyone if one[1].name in names] or _living_of(view, everyone, options.target)
     else:
-        # A directory may be shared by many machines: without a name only the servers of this one are meant.
-        machine = processes.machine_name(view)
-        those = [one for one in everyone if one[1].machine == machine]
+        those = _of_this_machine(view, everyone)
     if len(those) > 1:
         those = [one for one in those if living(view, one[1])] or those
     if len(those) <= 1:
@@ -190,6 +188,20 @@ def _find(view: HostView, options: Options) -> tuple[str, Server] | None:
         f"there are several servers here: {', '.join(f'`{name}`' for name in called)}",
         hint=f"`--name {called[0]}` means that one; another name with `--target` makes a new server",
     )
+
+
+def _of_this_machine(view: HostView, everyone: Sequence[tuple[str, Server]]) -> list[tuple[str, Server]]:
+    """The servers that somebody who names none may mean: a directory may be shared by many machines.
+
+    Where this one has none, it may be a pod that was made again: then one that is called as its target was its.
+    """
+    machine = processes.machine_name(view)
+    ours = [
+        one
+        for one in everyone
+        if one[1].machine == machine or processes.same_machine(view, boot=one[1].boot, machine=one[1].machine)
+    ]
+    return ours or [one for one in everyone if _asked(view, *one)[1].target == one[1].name]
 
 
 def _living_of(view: HostView, everyone: Sequence[tuple[str, Server]], target: str) -> list[tuple[str, Server]]:

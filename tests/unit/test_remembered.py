@@ -167,9 +167,14 @@ def test_a_consent_to_fetch_without_encryption_is_for_one_run(machine: Machine) 
     assert recalled and "insecure" not in recalled.kept
 
 
-def test_a_server_of_another_machine_is_meant_by_name_only(machine: Machine) -> None:
-    machine.serve(machine.plan(target="cpu", port="31000"), alive=False, machine="elsewhere")
-    assert machine.plan().decision.serve.port == 30000
+def test_a_server_of_another_machine_is_meant_by_name_unless_this_one_has_none(machine: Machine) -> None:
+    """Under a shared prefix; and in a pod that was made again, whose volume still has what the last one served."""
+    machine.serve(machine.plan(target="cpu", port="31000"), alive=False, machine="elsewhere", boot="a")
+    assert machine.plan().decision.serve.port == 31000
+    mine = machine.plan(target="cpu", name="mine", port="31001")
+    assert mine.decision.serve.port == 31001
+    machine.serve(mine, alive=False)
+    assert machine.plan().decision.serve.port == 31001
     assert machine.plan(target="cpu").decision.serve.port == 31000
 
 
@@ -184,8 +189,25 @@ def test_a_target_that_does_not_fit_any_more_is_chosen_anew_unless_it_serves(tmp
     plan = machine.plan(model="/m")
     assert (plan.decision.target.name, plan.decision.serve.port) == ("runpod-a40", 8888)
     machine.serve(moved)
-    with pytest.raises(UnsupportedHost, match="`a100`"):
-        machine.plan(model="/m")
+    with pytest.raises(UnsupportedHost, match="target a100"):
+        machine.plan(bind="127.0.0.1")
+
+
+def test_a_stack_that_is_gone_from_the_catalog_is_given_up_for_no_running_server(machine: Machine) -> None:
+    first = machine.plan(target="cpu", port="31000")
+    asked = first.launch.asked
+    assert asked
+    older = msgspec.structs.replace(asked, settings={**asked.settings, "stack": "sglang-0.1.0"})
+    was = replace(first, launch=replace(first.launch, asked=older))
+    machine.serve(was)
+    for wishes in ({}, {"target": "cpu"}, {"port": "31001"}):
+        with pytest.raises(UnsupportedHost, match=r"stack sglang-0\.1\.0"):
+            machine.plan(**wishes)
+    assert machine.forgetting("stack").decision.serve.port == 31000
+    stack = machine.plan(stack="sglang-0.5.23").decision.stack
+    assert stack and stack.name == "sglang-0.5.23"
+    machine.serve(was, alive=False, state="stopped")
+    assert machine.plan().decision.serve.port == 31000
 
 
 def test_a_prefix_of_its_own_is_found_again(machine: Machine) -> None:
