@@ -258,16 +258,21 @@ def known(host: HostView, servers: str, *, name: str = "default") -> Server:
     )
 
 
-def _running_well(host: Host, existing: Server, *, same: bool, replacing: bool) -> bool:
-    """Whether the server runs with the `same` launch, and is well.
-
-    Raises `UsageError` where it runs on another machine, or with another launch and is not to be replaced.
-    """
+def refuse_elsewhere(host: HostView, existing: Server) -> None:
+    """Raise `UsageError` where the server of that name runs on another machine."""
     if record.is_elsewhere(host, existing):
         raise _elsewhere(
             existing,
             hint=f"choose another name with `--name`; if that machine is gone: `sgprov serve remove {existing.name}`",
         )
+
+
+def _running_well(host: Host, existing: Server, *, same: bool, replacing: bool) -> bool:
+    """Whether the server runs with the `same` launch, and is well.
+
+    Raises `UsageError` where it runs on another machine, or with another launch and is not to be replaced.
+    """
+    refuse_elsewhere(host, existing)
     existing = contained.current(host, existing)
     running = members(host, existing)
     if not running or running[0].pid != existing.pid:

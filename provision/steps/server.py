@@ -64,6 +64,8 @@ class StartServer:
 
     def check(self, view: HostView) -> None:
         known = record.load(view, record.directory_of(self.servers, self.name))
+        if known:
+            server.refuse_elsewhere(view, known)
         if self.launch.container and not (known and known.runs(self.launch) and living(view, known)):
             # Without them the one that serves would be ended for one that cannot start.
             contained.secrets_of(self.launch.container)

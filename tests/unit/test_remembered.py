@@ -330,3 +330,9 @@ def test_a_token_that_a_container_was_given_is_not_taken_away(tmp_path: Path, mo
     # It is not ended for one that could not start without it.
     changed = machine.plan(port="31000")
     assert changed.replaced and "HF_TOKEN is not set" in str(preflight_failures(changed, machine.view())["server"])
+
+
+def test_a_server_that_runs_on_another_machine_is_told_before_anything_is_fetched(machine: Machine) -> None:
+    machine.serve(machine.plan(target="cpu", port="31000"), alive=False, machine="elsewhere", boot="a")
+    found = preflight_failures(machine.plan(), machine.view())
+    assert found.keys() == {"server"} and "elsewhere" in str(found["server"])
