@@ -68,7 +68,7 @@ def test_a_registry_that_is_not_there(home: Path) -> None:
     nobody = Registry(f"127.0.0.1:{parts.free_port()}", home)
     ran = login(nobody, home)
     assert (ran.rc, ran.json["error"]["code"]) == (4, "unreachable")
-    assert "refuses connections" in ran.json["error"]["text"]
+    assert "refused the connection" in ran.json["error"]["text"]
 
 
 def test_an_image_that_is_not_there(registry: Registry, home: Path) -> None:
