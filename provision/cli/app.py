@@ -5,15 +5,13 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-import signal
 from collections.abc import Sequence
-from types import FrameType
 
 import click
 
 from provision import __version__, config, errors, trust
 from provision.catalog.load import nearest
-from provision.cli import render
+from provision.cli import interrupts, render
 from provision.cli.output import Shown
 from provision.cli.program import remember_prefix
 from provision.host import files
@@ -58,6 +56,8 @@ class Lazy(click.Group):
             return None
         command = getattr(importlib.import_module(f"provision.cli.{name}"), name)
         assert isinstance(command, click.Command)  # noqa: S101  # a rule of this package, kept by a test
+        # It may change things as soon as it runs.
+        interrupts.raise_from_now_on()
         return command
 
     def resolve_command(
@@ -92,12 +92,17 @@ def run(arguments: Sequence[str]) -> int:
     as_json = "--json" in own
     remember_prefix(own)
     command = next((argument for argument in own if not argument.startswith("-")), "sgprov")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # `nohup` has it ignored, which is to stay.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _interrupt)
     # What sgprov and its servers write is the caller's alone; what others are to read says so itself.
     umask = os.umask(_UMASK)
+    try:
+        with interrupts.handled():
+            return _guarded(arguments, command, as_json=as_json)
+    finally:
+        os.umask(umask)
+
+
+def _guarded(arguments: Sequence[str], command: str, *, as_json: bool) -> int:
+    """Run it; whatever goes wrong is told, and becomes a status."""
     notices: list[Finding] = []
     try:
         config.know_secrets()
@@ -110,19 +115,14 @@ def run(arguments: Sequence[str]) -> int:
         status = errors.UsageError.exit_status
         render.show_error(_usage(error), command=command, as_json=as_json, notices=notices)
     except (KeyboardInterrupt, click.Abort):
+        interrupts.look_away()
         status = errors.INTERRUPTED
         render.show_interrupted(command=command, as_json=as_json)
-    except BrokenPipeError:
-        # `sgprov … | head` is not an error; Python must not complain about it at exit either.
-        status = errors.OK
-        render.forget_output()
     except OSError as error:
         status = _refused(error, command=command, as_json=as_json, notices=notices)
     except Exception as error:  # noqa: BLE001  # a bug of ours is told in the form that was asked for, too
         status = errors.ProvisionError.exit_status
         render.show_bug(error, command=command, as_json=as_json)
-    finally:
-        os.umask(umask)
     return status
 
 
@@ -155,10 +155,6 @@ def _heard(finding: Finding, notices: list[Finding]) -> None:
     if finding not in notices:
         notices.append(finding)
         render.show_notice(finding)
-
-
-def _interrupt(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _lower(message: str) -> str:

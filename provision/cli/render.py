@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from provision import errors
+from provision.cli.interrupts import TEXT as INTERRUPTED_TEXT
 from provision.cli.program import runnable
 from provision.output import json_text, readable, sayable
 from provision.report import Finding, Report, Severity, Status
@@ -41,9 +40,6 @@ _LABELS = {Status.ALREADY: "already true", Status.WOULD: "would change", Status.
 
 def console(*, error: bool = False) -> Console:
     """A terminal for people. Wide lines are not folded where nobody's terminal is: a log wants whole lines."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
     from provision.cli.screen import Screen  # noqa: PLC0415  # 60 ms that JSON does not pay
 
     return Screen(error=error)
@@ -86,11 +82,10 @@ def show_notice(finding: Finding) -> None:
 
 
 def show_interrupted(*, command: str, as_json: bool) -> None:
-    text = "interrupted; run the same command again to go on"
     if as_json:
-        _print_json_error(command, _told("interrupted", errors.INTERRUPTED, text))
+        _print_json_error(command, _told("interrupted", errors.INTERRUPTED, INTERRUPTED_TEXT))
     else:
-        line(console(error=True), text)
+        line(console(error=True), INTERRUPTED_TEXT)
 
 
 def show_bug(error: Exception, *, command: str, as_json: bool) -> None:
@@ -190,8 +185,3 @@ def print_line(text: str, *, error: bool = False) -> None:
     """A plain line, for what is not a terminal; flushed, because someone is following."""
     stream = sys.stderr if error else sys.stdout
     print(sayable(readable(text), stream.encoding or "utf-8"), file=stream, flush=True)
-
-
-def forget_output() -> None:
-    """Point stdout at nothing after its reader has gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
