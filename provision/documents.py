@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
@@ -17,6 +18,9 @@ from provision.errors import UsageError
 
 LIMIT_BYTES = 8 * 1024 * 1024
 T = TypeVar("T")
+# What msgspec makes of a type when it first meets it is not safe to be made by two threads at once (0.22: the process
+# is ended), and checks run in several.
+TYPES = Lock()
 # How long a pipe may have nobody who writes to it.
 _WRITER_S = 2
 # What people write by hand is never as deep; a parser runs out of stack at some hundreds.
@@ -63,7 +67,8 @@ def open_input(path: str | Path) -> Iterator[BinaryIO]:
 def decode_json(raw: str | bytes, kind: type[T]) -> T:
     """JSON as a type. Raises `msgspec.DecodeError` for everything that it is not, and for what is nested too deeply."""
     try:
-        return msgspec.json.decode(raw, type=kind)
+        with TYPES:
+            return msgspec.json.decode(raw, type=kind)
     except RecursionError:
         raise msgspec.DecodeError("nested too deeply") from None
 

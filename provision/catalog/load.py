@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
 from typing import TypeVar
 
 import msgspec
 
 from provision.catalog.rows import Component, CudaFamily, CudaToolkit, Image, Stack, Target
+from provision.documents import TYPES
 from provision.errors import ProvisionError, UsageError
 
 T = TypeVar("T")
@@ -61,15 +61,10 @@ class Catalog:
         return _named("image", name, self.images, hint="`sgprov plan --json` lists those of a target")
 
 
-# What msgspec makes of a type when it first meets it is not safe to be made by two threads at once (0.22: the process
-# is ended), and checks run in several.
-_ONE_AT_A_TIME = Lock()
-
-
 def decode(path: Path, kind: type[T]) -> T:
     """The rows of a YAML file. Raises `ProvisionError` naming the file and the path of what is wrong in it."""
     try:
-        with _ONE_AT_A_TIME:
+        with TYPES:
             return msgspec.yaml.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         raise ProvisionError(f"the catalog has no `{path.name}`", hint="install sgprov again") from None
