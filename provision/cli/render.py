@@ -166,7 +166,7 @@ def line(screen: Console, *parts: str | tuple[str, str], indent: int = 4) -> Non
 
 
 def _clean(text: str) -> str:
-    return runnable(readable(text))
+    return readable(runnable(text))
 
 
 def show_secret(screen: Console, before: str, secret: str, behind: str) -> None:

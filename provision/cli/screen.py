@@ -24,7 +24,7 @@ class Screen(Console):
         super().__init__(stderr=error, highlight=False, soft_wrap=True, emoji=False, **settings)
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        return super().render_str(runnable(readable(text)), **{**settings, "markup": False})
+        return super().render_str(readable(runnable(text)), **{**settings, "markup": False})
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):

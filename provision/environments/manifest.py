@@ -20,6 +20,7 @@ import msgspec
 from packaging.utils import canonicalize_name
 
 from provision import trust
+from provision.documents import decode_json
 from provision.host.files import failed
 
 FILE = ".sgprov/manifest.json"
@@ -116,7 +117,7 @@ def read(path: str, sha256: str) -> Manifest | None:
     if hashlib.sha256(text).hexdigest() != sha256:
         return None
     try:
-        return msgspec.json.decode(text, type=Manifest)
+        return decode_json(text, Manifest)
     except msgspec.DecodeError:
         return None
 
