@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from msgspec import structs
 
@@ -27,7 +27,8 @@ from provision.steps.port import needed, next_free
 # What SGLang's own documentation gives a container with GPUs for what its processes share; no engine needs the host's.
 _SHM_GIB = 32
 # Where a container has the key that its clients must have.
-_KEY_INSIDE = f"/run/sgprov/{keys.FILE}"
+_INSIDE = "/run/sgprov"
+_KEY_INSIDE, _SCRIPT_INSIDE = f"{_INSIDE}/{keys.FILE}", f"{_INSIDE}/{keys.SCRIPT}"
 _EVERYWHERE = "0.0.0.0"  # noqa: S104  # inside a container; what is reached from outside is published
 
 
@@ -53,7 +54,8 @@ def of(
         serve = decision.serve if wishes.allow_pickle else _without_pickles(decision.serve, decision.image, model)
         safe, keyed = replace(decision, serve=serve), key_file is not None
         container = _of_image(view, safe, decision.hosting, decision.image, model, name=name, keyed=keyed)
-    mounts = (*container.mounts, *_key_mounts(key_file))
+    started = f"{decision.places.prefix}/servers/{name}/{keys.SCRIPT}"
+    mounts = (*container.mounts, *_key_mounts(key_file, started, container.command))
     container = replace(container, name=f"sgprov-{name}", restarts=restarts, mounts=mounts)
     return replace(_contained(decision, container, model or ""), key_file=key_file)
 
@@ -96,12 +98,19 @@ def as_process(decision: Decision, model: str, wishes: Options, *, key_file: str
     return render(stack.engine, stack.version, serve, python=python, model_path=path, given=given, key_file=key_file)
 
 
-def _key_mounts(key_file: str | None) -> Iterator[Mount]:
+def _key_mounts(key_file: str | None, script: str, command: tuple[str, ...]) -> Iterator[Mount]:
     """The key and what hands it to the engine. A variable would be shown by the engine to everyone who may ask it."""
+    if _SCRIPT_INSIDE in command:
+        yield Mount(source=script, target=_SCRIPT_INSIDE)
     if key_file is not None:
-        script = str(PurePosixPath(key_file).with_name(keys.SCRIPT))
         yield Mount(source=key_file, target=_KEY_INSIDE)
-        yield Mount(source=script, target=str(PurePosixPath(_KEY_INSIDE).with_name(keys.SCRIPT)))
+
+
+def _key_inside(name: str, version: str, *, keyed: bool) -> str | None:
+    """What the launcher gets for a key; with none it still has the engine write for nobody else (Docker cannot)."""
+    if keyed:
+        return _KEY_INSIDE
+    return f"{_INSIDE}/-" if engine(name).takes_key(version) else None
 
 
 def _template_mounts(serve: Serve) -> Iterator[Mount]:
@@ -114,7 +123,7 @@ def _of_stack(
 ) -> Container:
     """The environment, its Python and the model, each mounted where it is: paths in it are absolute."""
     inner = replace(decision, serve=structs.replace(decision.serve, host=_EVERYWHERE))
-    launch = as_process(inner, model, replace(wishes, gpus=None), key_file=_KEY_INSIDE if keyed else None)
+    launch = as_process(inner, model, replace(wishes, gpus=None), key_file=_key_inside(*decision.engine, keyed=keyed))
     places, path = decision.places, _path(decision, model)
     mounts = [Mount(source=f"{places.prefix}/environments", target=f"{places.prefix}/environments")]
     bytecode = plan.bytecode_of(places)
@@ -159,7 +168,7 @@ def _of_image(
 ) -> Container:
     places, serve = decision.places, structs.replace(decision.serve, host=_EVERYWHERE)
     path = _path(decision, model or "")
-    key_file = _KEY_INSIDE if keyed else None
+    key_file = _key_inside(image.engine, image.version, keyed=keyed)
     launch = render(image.engine, image.version, serve, python=image.python, model_path=path, key_file=key_file)
     variables, mounts, secrets = dict(launch.variables), list[Mount](), image.secrets
     if image.cache:

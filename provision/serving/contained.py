@@ -17,7 +17,7 @@ from provision.containers import engine
 from provision.containers.engine import Seen, Silent
 from provision.errors import CommandFailed, ServingFailed, StepFailed
 from provision.host.view import Host, HostView
-from provision.serving import inherited, log, processes
+from provision.serving import inherited, keys, log, processes
 from provision.serving.launch import Inside
 from provision.serving.record import Server, marks, members, save
 
@@ -33,6 +33,7 @@ def start(host: Host, server: Server, container: Inside) -> int:
     Raises `StepFailed` where a key is missing, `ServingFailed` where the port is taken.
     """
     secrets = secrets_of(container)
+    keys.leave_script(host, server.directory)
     engine.end(host, container.program, container.name, grace_s=0)  # left by a start that was interrupted
     # The words after `run --detach`: the marker is of this start, the rest of every start with these settings.
     more = [f"{processes.MARKER}={server.id}", *_inherited(host, server)]

@@ -47,6 +47,11 @@ def give(host: Host, directory: str, key: str) -> None:
     """Leave the key, and what hands it to the engine, for the server in `directory`."""
     host.write(f"{directory}/{FILE}", key + "\n", mode=0o600)
     host.write(f"{directory}/{HEADER}", _header(key), mode=0o600)
+    leave_script(host, directory)
+
+
+def leave_script(host: Host, directory: str) -> None:
+    """Leave what starts an engine with a key, and in a container with its umask."""
     host.write(f"{directory}/{SCRIPT}", Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8"))
 
 

@@ -1,7 +1,7 @@
 """Starts an engine's module with an API key that is in no argument list and not in its log.
 
 Copied beside the server's record and run by the engine's own Python, so it imports nothing of ours. Arguments: the
-file with the key, `-m`, the module, and the module's own arguments.
+file with the key (`-`, in any directory, for none), `-m`, the module, and the module's own arguments.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ def keep_out_of_logs(key: str) -> None:
 def main(file: str, _: str, module: str, *arguments: str) -> None:
     # For a container, whose engine has no setting for it; elsewhere it is so already.
     os.umask(0o077)
-    key = Path(file).read_text(encoding="utf-8").strip()
-    keep_out_of_logs(key)
     # The interpreter put this script's directory first, where `-m` has nothing of ours.
     sys.path.pop(0)
-    # What the system shows of a process is what it was started with, not this.
-    sys.argv = [module, f"--api-key={key}", *arguments]
+    sys.argv = [module, *arguments]
+    if Path(file).name != "-":
+        key = Path(file).read_text(encoding="utf-8").strip()
+        keep_out_of_logs(key)
+        # What the system shows of a process is what it was started with, not this.
+        sys.argv.insert(1, f"--api-key={key}")
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

@@ -208,9 +208,9 @@ def keyed(host: LocalHost, prefix: str, image: str, *, restarts: int = 0) -> Ser
         image=structs.replace(row, reference=image, digests={}),
         hosting=Hosting(program="docker", reference=image, arch="amd64"),
     )
-    key_file = f"{prefix}/servers/keyed/{keys.FILE}"
+    key_file = f"{prefix}/servers/test-keyed/{keys.FILE}"
     launch = launches.of(host, decision, "a/b", Options(), name="test-keyed", restarts=restarts, key_file=key_file)
-    started = server.start(host, f"{prefix}/servers", launch, name="keyed", key=KEY)
+    started = server.start(host, f"{prefix}/servers", launch, name="test-keyed", key=KEY)
     return server.wait_until_ready(host, started, timeout_s=60)
 
 

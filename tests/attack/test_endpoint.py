@@ -184,6 +184,51 @@ def test_the_key_stays_where_the_owner_cannot_be_told(host: FakeHost) -> None:
     assert KEY not in str(caught.value)
 
 
+class Own(FakeHost):
+    """A machine on which our server has pid 10, and others have other pids."""
+
+    def __init__(self, *ears: tuple[str, int | None]) -> None:
+        super().__init__()
+        self.ears = [Listener(address=address, port=21999, pid=pid, process="x") for address, pid in ears]
+        self.files["/proc/10/stat"] = f"10 (python) S 1 10 10 {'0 ' * 15}5000 0"
+
+
+@pytest.mark.tried(
+    "key to a stranger", "two listen on one port: on other addresses, both versions of IP, or a shared port"
+)
+@pytest.mark.parametrize(
+    ("url", "ears", "sent"),
+    [
+        ("127.0.0.1", [("127.0.0.1", 10)], True),
+        ("127.0.0.1", [("0.0.0.0", 10)], True),
+        ("127.0.0.1", [("::", 10)], True),
+        ("127.0.0.1", [("::ffff:127.0.0.1", 10)], True),
+        ("[::1]", [("::", 10)], True),
+        ("127.0.0.1", [("127.0.0.1", 10), ("10.0.0.5", 7)], True),
+        ("127.0.0.1", [("127.0.0.1", 10), ("127.0.0.1", 7)], False),
+        ("127.0.0.1", [("0.0.0.0", 10), ("127.0.0.1", 7)], False),
+        ("127.0.0.1", [("127.0.0.1", 10), ("0.0.0.0", None)], False),
+        ("127.0.0.1", [("::", 7)], False),
+        ("127.0.0.1", [("10.0.0.5", 10)], False),
+        ("127.0.0.1", [("::1", 10)], False),
+        ("a-host", [("127.0.0.1", 10), ("10.0.0.5", 7)], False),
+    ],
+)
+def test_everybody_who_could_answer_has_to_be_the_server(
+    url: str, ears: list[tuple[str, int | None]], sent: bool
+) -> None:
+    host = Own(*ears)
+    one = msgspec.structs.replace(recorded(), url=f"http://{url}:21999", pid=10, started_ticks=5000)
+    keys.give(host, one.directory, KEY)
+    given = listening.key_of(host, one)
+    assert callable(given)
+    if sent:
+        assert given() == KEY
+        return
+    with pytest.raises(NoAnswer, match="the key was not sent"):
+        given()
+
+
 def planned(target: str, *, host: FakeHost | None = None, manner: Manner | None = None, **wishes: Any) -> Plan:
     host = host or FakeHost()
     host.variables["HOME"] = "/home/ada"

@@ -51,7 +51,7 @@ def test_gb10() -> None:
         "source=/home/ada/.cache/huggingface/hub,target=/home/ada/.cache/huggingface/hub" in told
         and "source=/home/ada/gb10/models/Qwen3-8B-NVFP4" in told
     )
-    assert "lmsysorg/sglang:latest-cu130 python3 -m sglang.launch_server" in told
+    assert "lmsysorg/sglang:latest-cu130 python3 /run/sgprov/with_key.py /run/sgprov/- -m sglang.launch_server" in told
     assert "--quantization modelopt_fp4" in told and "--enable-torch-compile" in told
     assert plan.launch.url == "http://127.0.0.1:30000"
 
