@@ -87,7 +87,13 @@ def mend(host: Host, directory: str) -> str | None:
 
 def save(host: Host, server: Server) -> Server:
     """Write the record, readable by its owner only; the same server, for chaining."""
-    _write(host, f"{server.directory}/{FILE}", server)
+    path = f"{server.directory}/{FILE}"
+    try:
+        _write(host, path, server)
+    except StepFailed:
+        # A disk without room for another file takes what is no longer than what is there.
+        if not _overwritten(host, path, encode(server).encode()):
+            raise
     return server
 
 
@@ -199,6 +205,21 @@ def _look(host: HostView, directory: str) -> tuple[Server | None, Damage | None]
         # Killed between its start and the next line, its pid was not written down.
         return msgspec.structs.replace(found, pid=running.pid, started_ticks=running.started_ticks), None
     return running, Damage(path=path, reason=f"it is of another start than the server that runs (pid {running.pid})")
+
+
+def _overwritten(host: Host, path: str, content: bytes) -> bool:
+    """Write a file in place, where it is as long as that already."""
+    try:
+        descriptor = host.open_state(path, os.O_RDWR)
+    except (StepFailed, FileNotFoundError):
+        return False
+    try:
+        size = os.fstat(descriptor).st_size
+        return 0 < len(content) <= size and os.pwrite(descriptor, content.ljust(size), 0) == size
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _process_lives(host: HostView, server: Server) -> bool:
