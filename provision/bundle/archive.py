@@ -46,6 +46,7 @@ class Writer:
     path: Path
     part_bytes: int | None = None
     parts: list[Path] = field(default_factory=list)
+    digits: int = 2
 
     def __post_init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -82,7 +83,7 @@ class Writer:
     def _with_room(self) -> BinaryIO:
         if self._stream is None or (self.part_bytes and not self._room):
             self.close()
-            path = part_name(self.path, len(self.parts) + 1) if self.part_bytes else self.path
+            path = part_name(self.path, len(self.parts) + 1, self.digits) if self.part_bytes else self.path
             path = path.with_name(f".{path.name}.new")
             self._stream = new_file(path)
             self.parts.append(path)
@@ -94,7 +95,10 @@ def write(
     path: Path, manifest: Manifest, folder: Path, *, part_bytes: int | None = None, tell: Tell = nobody
 ) -> tuple[Path, ...]:
     """Write the bundle of what lies in `folder`: the file, or its parts. They get their names when all is in."""
-    writer = Writer(path, part_bytes)
+    # Every file has a header or two, and is rounded up.
+    most = manifest.size + len(manifest.files) * 4 * tarfile.BLOCKSIZE + 4 * tarfile.RECORDSIZE
+    digits = max(2, len(str(most // part_bytes + 1))) if part_bytes else 2
+    writer = Writer(path, part_bytes, digits=digits)
     head = model.render(manifest)
     done = 0
     try:
@@ -169,7 +173,7 @@ def check_output(path: Path) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UsageError(f"`{folder}` cannot be written by this user", hint="name another directory with `-o`")
     # Of parts, the first says what they are.
-    for old in (path, part_name(path, 1)):
+    for old in (path, *(part for number, part in numbered(path) if number == 1)):
         if old.is_dir():
             raise UsageError(f"`{old}` is a directory", hint="name a file in it with `-o`")
         if os.path.lexists(old) and (old.is_symlink() or not is_one(old)):

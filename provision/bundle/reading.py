@@ -49,9 +49,9 @@ def seal(digest: str, manifest: str) -> bytes:
     return b"%s %s %s\n" % (_SEAL_WORD, digest.encode(), manifest.encode())
 
 
-def part_name(path: Path, number: int) -> Path:
-    """`FILE.part01`, `FILE.part02`, …: in the order in which `cat` joins them."""
-    return path.with_name(f"{path.name}.part{number:02d}")
+def part_name(path: Path, number: int, digits: int = 2) -> Path:
+    """`FILE.part01`, `FILE.part02`, …: in the order in which `cat` joins them, so all with as many digits."""
+    return path.with_name(f"{path.name}.part{number:0{digits}d}")
 
 
 def parts_of(path: Path) -> tuple[Path, ...]:
@@ -66,9 +66,10 @@ def parts_of(path: Path) -> tuple[Path, ...]:
         return (base,)
     if not found:
         raise UsageError(f"there is no bundle at `{path}`", hint="`sgprov bundle create` makes one")
+    digits = len(found[-1][1].name.rpartition(".part")[2])
     for place, (_, part) in enumerate(found, start=1):
-        if part != part_name(base, place):
-            raise UsageError(f"the part `{part_name(base, place).name}` of the bundle is missing")
+        if part != part_name(base, place, digits):
+            raise UsageError(f"the part `{part_name(base, place, digits).name}` of the bundle is missing")
     return tuple(part for _, part in found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _GB = 1e9
+_SMALLEST_PART = 10**6
 
 
 @click.group()
@@ -171,14 +173,14 @@ def _verified(manifest: Manifest) -> str:
 
 
 def _show_made(made: create.Created, screen: Console) -> None:
-    for path in made.paths:
-        screen.print(f"{path}  {path.stat().st_size / _GB:.2f} GB")
+    first, last, count = made.paths[0], made.paths[-1], len(made.paths)
+    size = sum(path.stat().st_size for path in made.paths) / _GB
+    screen.print(f"{first}  {size:.2f} GB" if count == 1 else f"{count} parts, {size:.2f} GB: {first} to {last.name}")
     render.line(screen, _sentence(made.manifest))
-    first = made.paths[0].name
-    one = first if len(made.paths) == 1 else f"{first.rpartition('.part')[0]}"
-    unpack = f"tar -xf {one}" if len(made.paths) == 1 else f"cat {one}.part* | tar -x"
+    whole = shlex.quote(first.name.rpartition(".part")[0])
+    unpack = f"tar -xf {shlex.quote(first.name)}" if count == 1 else f"cat {whole}.part* | tar -xf -"
     screen.print(f"on the machine: {unpack} && sh sgprov-bundle/install.sh")
-    screen.print(f"or, where sgprov is: sgprov bootstrap --bundle {first}")
+    screen.print(f"or, where sgprov is: sgprov bootstrap --bundle {shlex.quote(first.name)}")
 
 
 def _bytes(size: str | None) -> int | None:
@@ -187,6 +189,6 @@ def _bytes(size: str | None) -> int | None:
         return None
     matched = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", size.strip(), re.IGNORECASE)
     count = int(float(matched[1]) * _UNITS[matched[2].upper()]) if matched else 0
-    if count < 1:
-        raise UsageError(f"`{size}` is not a size", hint="such as `4G` or `700M`")
+    if count < _SMALLEST_PART:
+        raise UsageError(f"`{size}` is not a size for parts", hint="at least `1M`; such as `4G` or `700M`")
     return count
