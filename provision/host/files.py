@@ -10,13 +10,14 @@ import errno
 import os
 import shlex
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from provision import trust
-from provision.errors import StepFailed
+from provision.errors import StepFailed, UsageError
 
 # Directories on the way to one of ours: what is installed under them is for every user to run.
 _ABOVE_MODE = 0o755
@@ -42,22 +43,27 @@ def read_state(path: str, limit: int) -> str | None:
 
 def open_state(path: str, flags: int, *, mode: int) -> int:
     """A descriptor of a file of ours, made where `flags` say so; the directory above it, too."""
-    if flags & os.O_CREAT:
-        make_directory(str(Path(path).parent), mode=_ABOVE_MODE)
-    try:
+    made = _make_directories(str(Path(path).parent), mode=_ABOVE_MODE) if flags & os.O_CREAT else []
+    with _told("opened", path), _unmade(made):
         return trust.open_state(path, flags, mode=mode)
-    except OSError as error:
-        raise failed("opened", path, error) from error
 
 
 def write(path: str, text: str, *, mode: int) -> None:
     """Write a file of ours whole."""
-    make_directory(str(Path(path).parent), mode=_ABOVE_MODE)
-    write_output(path, text, mode=mode)
+    with _unmade(_make_directories(str(Path(path).parent), mode=_ABOVE_MODE)):
+        _write_whole(path, text, mode=mode)
 
 
 def write_output(path: str, text: str, *, mode: int) -> None:
-    """The same where the user said that it is to be, whoever else may write there; its directory must exist."""
+    """The same where the user said that it is to be, whoever else may write there; its directory must exist.
+
+    Raises `UsageError` for a device, a pipe or a directory, which a file must not replace.
+    """
+    _require_file_or_nothing(path)
+    _write_whole(path, text, mode=mode)
+
+
+def _write_whole(path: str, text: str, *, mode: int) -> None:
     # Created with its final mode and moved into place: no reader ever sees half a file, a link that is there is
     # replaced and not followed, and a credential is never readable by others, not even for a moment.
     target = Path(path)
@@ -68,6 +74,8 @@ def write_output(path: str, text: str, *, mode: int) -> None:
                 stream.write(text)
                 stream.flush()
                 os.fchmod(stream.fileno(), mode)
+                # A full disk, or a quota over a network, says no only now; and a power cut leaves the old or the new.
+                os.fsync(stream.fileno())
             Path(temporary).replace(target)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
@@ -84,10 +92,16 @@ def move(path: str, target: str) -> None:
 
 def make_directory(path: str, *, mode: int) -> None:
     """Make a directory that nobody else can write to, with those above it; one that is there is only looked at."""
+    _make_directories(path, mode=mode)
+
+
+def _make_directories(path: str, *, mode: int) -> list[Path]:
+    """The same; those that were made, the highest first."""
     trust.require(path)
     missing: list[Path] = []
+    made: list[Path] = []
     there = Path(path)
-    with _told("made", path):
+    with _told("made", path), _unmade(made):
         while not os.path.lexists(there):
             missing.append(there)
             there = there.parent
@@ -96,10 +110,24 @@ def make_directory(path: str, *, mode: int) -> None:
         for directory in reversed(missing):
             with suppress(FileExistsError):
                 directory.mkdir(mode=0o700)
+                made.append(directory)
                 directory.chmod(mode if directory == missing[0] else _ABOVE_MODE)
     if missing:
         # Somebody else may have been quicker.
         trust.require(path)
+    return made
+
+
+@contextmanager
+def _unmade(made: list[Path]) -> Iterator[None]:
+    """Where the block fails, the directories that were made for it go again, as far as they are empty."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for directory in reversed(made):
+                directory.rmdir()
+        raise
 
 
 def link(path: str, target: str) -> None:
@@ -127,9 +155,19 @@ def remove(path: str) -> None:
             there.unlink(missing_ok=True)
 
 
+def _require_file_or_nothing(path: str) -> None:
+    with _told("written", path):
+        if not os.path.lexists(path):
+            return
+        status = Path(path).stat() if Path(path).exists() else Path(path).lstat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
+            raise UsageError(f"`{path}` is {trust.kind_of(status)}, not a file", hint="name another file")
+
+
 def failed(done: str, path: str, error: OSError) -> StepFailed:
     """A `StepFailed` that names the path, what the system said, and what helps."""
-    at = error.filename if isinstance(error.filename, str) and error.filename else path
+    # Of a link the system names where it leads.
+    at = error.filename if isinstance(error.filename, str) and error.filename.startswith("/") else path
     where = "" if at == path or Path(at).name.startswith(".") else f" (at `{at}`)"
     return StepFailed(f"`{path}` could not be {done}: {_reason(error, at)}{where}", hint=_remedy(error, path, at))
 
