@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from provision import environments
@@ -30,6 +31,7 @@ _BOUND = {
     frozenset({"allow_unauthenticated"}): "bind",
     frozenset({"revision", "allow_pickle", "chat_template"}): "model",
 }
+_PATHS = ("model_directory", "cache_directory", "chat_template")
 # Not an option, but where its variable put the cache of the hub is as good as asked for.
 HF_HOME = "HF_HOME"
 # What a launch fails of most: those of one that never was ready are not tried again unasked.
@@ -88,6 +90,7 @@ def recall(view: HostView, options: Options, *, forget: Collection[str] = ()) ->
             near = nearest(name, [*OPTION, ALL])
             hint = f"did you mean `{near}`?" if near else f"the options are {', '.join(OPTION)}, or `{ALL}`"
             raise UsageError(f"there is no option `{name}` to forget", hint=hint)
+    options = _with_absolute_paths(options)
     found = _find(view, options)
     if found is None:
         return Remembered(options=options)
@@ -264,3 +267,17 @@ def _under(view: HostView, options: Options, prefix: str, previous: Previous) ->
     layout = Catalog().target(target).layout if target in names else Layout()
     usual = places_of(layout, options, view.variable("HOME") or "/root").prefix
     return options if usual == prefix else replace(options, prefix=prefix)
+
+
+def _with_absolute_paths(options: Options) -> Options:
+    """The same with paths that hold in every directory."""
+    given = {name: getattr(options, name) for name in (*_PATHS, "python", "model")}
+    return replace(options, **{name: _absolute(name, value) for name, value in given.items() if value is not None})
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """A path as it holds in every directory; anything else as it is."""
+    is_path = name in _PATHS or (name == "python" and "/" in value)
+    if is_path or (name == "model" and value.startswith(("./", "../", "~"))):
+        return str(Path(value).expanduser().absolute())
+    return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +16,6 @@ from provision.secrets import mask
 from provision.serving.launch import Asked, Launch
 from provision.serving.record import Server
 
-_PATHS = ("model_directory", "cache_directory", "chat_template")
 # A consent to how something is fetched, in the run that it was given to.
 _ONCE = ("insecure",)
 
@@ -57,7 +55,7 @@ class Replaced:
 def to_remember(decision: Decision, options: Options, *, hf_home: str | None, key: bool) -> Asked:
     """What to write down of a server: what was asked for, with paths that hold everywhere, and what came of it."""
     asked = {
-        name: _absolute(name, value)
+        name: value
         for name in OPTION
         if name not in (*IDENTITY, *_ONCE) and (value := getattr(options, name)) is not None
     }
@@ -122,11 +120,3 @@ def _told_by(server: Server) -> dict[str, str]:
 
 def _text(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-def _absolute(name: str, value: Any) -> Any:
-    """A path as it holds in every directory; anything else as it is."""
-    is_path = name in _PATHS or (name == "python" and "/" in value)
-    if is_path or (name == "model" and value.startswith(("./", "../", "~"))):
-        return str(Path(value).expanduser().absolute())
-    return value

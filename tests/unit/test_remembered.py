@@ -42,8 +42,7 @@ def test_without_new_wishes_nothing_changes(machine: Machine, again: dict[str, s
     first = machine.plan(target="cpu", **ASKED)
     machine.serve(first, alive=alive, state="ready" if alive else "stopped")
     plan = machine.plan(**again)
-    assert plan.launch == first.launch
-    assert plan.replaced is None
+    assert (plan.launch, plan.replaced) == (first.launch, None)
     assert plan.remembered and plan.remembered.kept.items() >= ASKED.items()
     assert [line for line in plan.lines() if "port 31000" in line and "`cpu`" in line]
 
@@ -123,6 +122,16 @@ def test_who_opened_one_address_to_everyone_opened_no_other(machine: Machine) ->
     assert elsewhere.remembered and elsewhere.remembered.not_kept == {
         "allow_unauthenticated": "it was for the bind 0.0.0.0"
     }
+
+
+def test_what_was_said_of_one_model_is_not_said_of_another(machine: Machine) -> None:
+    about: dict[str, Any] = {"revision": "a" * 40, "allow_pickle": True}
+    machine.serve(machine.plan(target="cpu", model="org/one", served_model_name="chat", **about))
+    again = machine.plan().remembered
+    assert again and again.kept.items() >= about.items()
+    other = machine.plan(model="org/two").remembered
+    assert other and set(other.not_kept) == set(about)
+    assert other.kept["served_model_name"] == "chat", "clients go on calling it so"
 
 
 def test_several_servers_are_told_apart_by_name_target_or_life(machine: Machine) -> None:
@@ -225,11 +234,12 @@ def test_a_prefix_of_its_own_is_found_again(machine: Machine) -> None:
 
 def test_paths_hold_in_every_directory(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    machine.serve(machine.plan(target="cpu", model="./model", cache_directory="cache"))
+    server = machine.serve(machine.plan(target="cpu", model="./model", cache_directory="cache"))
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     plan = machine.plan()
     assert plan.replaced is None
+    assert plan.launch.asked == server.asked
     assert plan.decision.serve.model == str(tmp_path / "model")
     assert plan.decision.places.huggingface == str(tmp_path / "cache")
 
