@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from provision import documents, trust
 from provision.errors import NotPermitted, UntrustedPath, UsageError
-from provision.options import OPTION, VARIABLE_PREFIX
+from provision.options import ONE_RUN, OPTION, VARIABLE_PREFIX
 from provision.report import Finding, Severity, notice
 from provision.secrets import know
 
@@ -224,6 +224,9 @@ def _merge(options: Options, given: Mapping[Any, Any], *, source: str) -> Option
     for key, value in given.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
+            if str(key) in ONE_RUN:
+                flag = f"--{str(key).replace('_', '-')}"
+                raise UsageError(f"`{key}` is not taken from {source}", hint=f"it is for one run: `{flag}`")
             hint = f"did you mean `{near[0]}`?" if near else f"the keys are {', '.join(known)}"
             raise UsageError(f"{source} has an unknown key: `{key}`", hint=hint)
         clean[key] = OPTION[key].value(value, source=source)

@@ -328,3 +328,5 @@ OPTIONS = (
     ),
 )
 OPTION = {option.name: option for option in OPTIONS}
+# Flags of `sgprov bootstrap` that say how one run goes, and nothing of the server: no file and no variable holds them.
+ONE_RUN = ("free_port", "dry_run", "only", "skip", "no_smoke", "stop", "bundle", "forget", "config", "json")

@@ -65,8 +65,9 @@ def start(
 ) -> Shown:
     """Start a server and wait until it is ready.
 
-    With --target it is started with that target's settings, from the environment that `sgprov bootstrap` installed;
-    without, again with what it was started with the last time (after a rollback, from the environment gone back to).
+    With --target it is started with that target's settings and what it was asked for before, from the environment that
+    `sgprov bootstrap` installed; without, again with what it was started with the last time (after a rollback, from the
+    environment gone back to).
     """
     host, wishes = common.local_host(), common.options(file, {**flags, "name": name}, extra)
     if not wishes.target:

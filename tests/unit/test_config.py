@@ -11,7 +11,7 @@ from provision import config
 from provision.cli.bootstrap import bootstrap
 from provision.cli.plan import plan
 from provision.errors import UsageError
-from provision.options import OPTION, OPTIONS
+from provision.options import ONE_RUN, OPTION, OPTIONS
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,7 @@ def test_a_file_may_lie_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("extra: [--flag, true]", "`extra` in `sgprov.yml` holds a bool", "quote"),
         ("extra: '--a \"b'", "`extra` in `sgprov.yml` cannot be split into words", ""),
         ("served_model_name: a b", "`a b` cannot name a model", "no spaces"),
+        ("free_port: true", "`free_port` is not taken from `sgprov.yml`", "it is for one run: `--free-port`"),
         ("serve_model_name: a", "unknown key", "did you mean `served_model_name`?"),
     ],
 )
@@ -107,6 +108,11 @@ def test_every_flag_that_says_what_is_wanted_is_a_row_of_the_table() -> None:
     for command in (bootstrap, plan):
         told = {one.name: one for one in command.params if one.name in OPTION}
         assert set(told) == {one.name for one in OPTIONS if one.has_flag}
+
+
+def test_every_other_flag_of_bootstrap_is_for_one_run() -> None:
+    flags = {option.removeprefix("--").replace("-", "_") for one in bootstrap.params for option in one.opts}
+    assert flags - set(OPTION) - {"_t"} == set(ONE_RUN)
 
 
 def test_a_misspelt_variable_and_a_missing_file_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
