@@ -11,9 +11,12 @@ from provision.serving import record
 
 
 def stop(view: HostView, prefix: str, pid: int) -> str:
-    """What ends the server under a prefix (`processes.prefix_of`) that a process belongs to; all, if that is untold."""
+    """What ends the server under a prefix (`processes.prefix_of`) that a process belongs to.
+
+    All of that prefix where it is not known which; the process itself where the prefix is not known.
+    """
     if not prefix:
-        return "sgprov serve stop --all"
+        return f"kill {pid}"
     servers = f"{prefix}/servers"
     with suppress(ProvisionError):
         for name in record.names(view, servers):

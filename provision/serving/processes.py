@@ -25,6 +25,7 @@ _OUTPUTS = (1, 2)
 _BOOT = "/proc/sys/kernel/random/boot_id"
 _HOSTNAME = "/proc/sys/kernel/hostname"
 # The interpreter of an environment, such as `/srv/sgprov/environments/sglang-0.5.9-cp310-x86_64-012345/bin/python`.
+_SERVER = re.compile(r"(/[^\n]{1,400})/servers/[^/\s]{1,63}")
 _PREFIX = re.compile(r"(/\S{1,400}?)/environments/[^/\s]{1,200}/bin/")
 
 
@@ -204,8 +205,10 @@ def prefix_of(host: HostView, pid: int, commands: Mapping[int, str]) -> str | No
     marked, prefix = False, ""
     while pid > 1 and pid not in seen:
         seen.add(pid)
-        marked = marked or any(entry.startswith(f"{MARKER}=") for entry in _environment(host, pid))
-        if found := _PREFIX.search(commands.get(pid, "")):
+        inherited = _environment(host, pid)
+        marked = marked or any(entry.startswith(f"{MARKER}=") for entry in inherited)
+        place = next((entry for entry in inherited if entry.startswith(f"{DIRECTORY}=/")), "")
+        if found := _SERVER.fullmatch(place.partition("=")[2]) or _PREFIX.search(commands.get(pid, "")):
             prefix = found[1]
         stat = parse_stat(host.read(f"/proc/{pid}/stat") or "")
         pid = stat.parent if stat else 0

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from provision import trust
 from provision.errors import ServingFailed
 from provision.host.view import HostView
 from provision.serving import processes
@@ -40,8 +41,13 @@ class _Owner(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def make(marker: str) -> str:
-    """A new directory for the start with that marker. What others made by that name is not taken."""
+    """A new directory for the start with that marker. What others made by that name is not taken.
+
+    Raises `UntrustedPath` where TMPDIR is a directory in which it could be exchanged.
+    """
     path = Path(tempfile.gettempdir(), f"{_PREFIX}{marker}")
+    # In a directory where others may rename what is ours, it would not stay ours.
+    trust.require(str(path))
     try:
         path.mkdir(mode=0o700)
     except OSError as error:

@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from provision.catalog.load import Catalog
 from provision.catalog.rows import Serve
 from provision.cli import main
 from provision.config import Options
-from provision.errors import ProbeError, ServingFailed, UsageError
+from provision.errors import ProbeError, ServingFailed, UntrustedPath, UsageError
 from provision.host import Listener
 from provision.host.addresses import is_loopback
 from provision.host.local import LocalHost
@@ -344,7 +345,7 @@ def told(host: LocalHost, prefix: str) -> tuple[Server, list[str]]:
     one = server.start(
         host, f"{prefix}/servers", replace(keyed(prefix, 21998, (sys.executable, "-c", TELLS)), key_file=None)
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while "fired up" not in Path(one.log).read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
     return one, Path(one.log).read_text().splitlines()
@@ -379,3 +380,18 @@ def test_the_table_passes_no_credential_whatever_its_prefix() -> None:
     for name in ("CUDA_VISIBLE_DEVICES", "TRITON_CACHE_DIR", "LD_LIBRARY_PATH", "PATH", "HF_HOME"):
         assert not inherited.passes(name, inside=True), "it is of this machine"
     assert all(row.why for row in inherited.TABLE)
+
+
+@pytest.mark.tried("exchanged directory", "TMPDIR is a directory in which every user may rename the server's own")
+@pytest.mark.usefixtures("real_machine")
+def test_temporary_files_are_not_kept_where_others_may_exchange_them(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "open"))
+    with pytest.raises(UntrustedPath):
+        told(LocalHost({"PATH": os.environ["PATH"]}), prefix)
+    assert not list((tmp_path / "open").iterdir())
+    (tmp_path / "open").chmod(0o1777)
+    told(LocalHost({"PATH": os.environ["PATH"]}), prefix)

@@ -180,6 +180,19 @@ def test_what_doctor_prints_of_a_killed_server(machine: Machine) -> None:
         assert machine.shell(command)[0] == 0, command
 
 
+def test_what_a_taken_port_prints_stops_the_server_of_another_prefix(machine: Machine, tmp_path: Path) -> None:
+    one = record.load(machine.host, f"{machine.prefix}/servers/one")
+    assert one
+    port = one.url.rpartition(":")[2]
+    where = ("--prefix", f"{tmp_path}/other", "--port", port, "--name", "three")
+    status, said = machine.sgprov("bootstrap", "--target", "cpu", "--only", "port", *where)
+    assert status == 5
+    (command,) = [one for one in quoted(said) if " stop " in one]
+    assert machine.shell(command)[0] == 0, command
+    states = {name: record.load(machine.host, f"{machine.prefix}/servers/{name}") for name in ("one", "two")}
+    assert {name: one.state for name, one in states.items() if one} == {"one": "stopped", "two": "ready"}
+
+
 @pytest.mark.parametrize("words", [("serve", "logs"), ("smoke",), ("serve", "stop")])
 def test_of_two_servers_one_is_to_be_named(machine: Machine, words: tuple[str, ...]) -> None:
     status, said = machine.sgprov(*words, "--prefix", machine.prefix)

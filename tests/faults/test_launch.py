@@ -66,7 +66,7 @@ def started(host: LocalHost, servers: str, segment: str, *, name: str = "a") -> 
         model="/m",
     )
     one = server.start(host, servers, launch, name=name)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while "fired up" not in Path(one.log).read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
     # What `wait_until_ready` does of a server that answers.
