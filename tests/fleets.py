@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from provision.fleet.drive import Run
+from provision.fleet.drive import Run, Settings
 
 # It runs what it is given, and then says what `says.json` has for that module: instead (`raw`), or besides.
 PYTHON = """#!{real}
@@ -139,6 +139,7 @@ class StubAnsible:
     says: dict[str, dict[str, Any]]
     played: list[Played] = field(default_factory=list)
     status: str = ""
+    settings: Settings | None = None
 
     def hosts(self, limit: str | None) -> tuple[str, ...]:
         return tuple(name for name in self.says if limit is None or name in limit.split(","))

@@ -184,7 +184,7 @@ def test_doctor_and_status_say_what_differs(controller: Small, fleet: Hosts) -> 
     assert status == 0, told
     status, found, _ = controller.sgprov("fleet", "status", "-i", inventory)
     assert states(found) == {"one": "ok", "two": "ok", "bare": "failed"}
-    assert "there is no sgprov at" in findings(found)["bare"]
+    assert "--limit bare --install-tool" in findings(found)["bare"]
     status, found, _ = controller.sgprov("fleet", "doctor", "-i", inventory, "--limit", "one,two", "--target", "cpu")
     assert {host["machine"]["os"] for host in found["hosts"]} == {"debian 12"}
     assert all(host["report"]["findings"] for host in found["hosts"])
