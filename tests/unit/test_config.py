@@ -127,7 +127,7 @@ def test_a_misspelt_variable_and_a_missing_file_are_named(monkeypatch: pytest.Mo
 
 
 def test_children_inherit_neither_secrets_nor_what_leaks_into_imports(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*config.SECRET_VARIABLES, *config.LEAKING_VARIABLES):
+    for name in (*config.SECRET_VARIABLES, *config.LEAKING_VARIABLES, config.WHEELS_VARIABLE):
         monkeypatch.setenv(name, "planted")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     inherited = config.process_environment()
