@@ -133,7 +133,8 @@ class StubAnsible:
     """In place of Ansible: hosts answer as `says` has it, in batches, and a play ends as Ansible's does.
 
     `says` is host to what it answers by stage (`ask`, `tool`, `apply`, or a playbook's name): a result, "unreachable",
-    "silent" (begun, and never heard of again), or an exception that is raised in the middle.
+    "silent" (begun, and never heard of again), "breaks" (Ansible ends with its answer), or an exception that is raised in
+    the middle.
     """
 
     says: dict[str, dict[str, Any]]
@@ -169,6 +170,10 @@ class StubAnsible:
         most = (values or {}).get("sgprov_max_fail", 0)
         batches = [hosts[:first], hosts[first:]] if stage == "apply" and isinstance(first, int) else [hosts]
         for batch in batches:
+            if any(self.says[name].get(stage) == "breaks" for name in batch):
+                for name in batch:
+                    tell({"event": "runner_on_start", "event_data": {"host": name, "task_action": "sgprov"}})
+                return Run(status="failed", broke=True, output="ERROR! Unexpected Exception\n\x1b[0m\n")
             failed = [self._one(name, stage, tell) for name in batch].count(True)
             if batch and (failed == len(batch) or 100 * failed / len(batch) > most):
                 break

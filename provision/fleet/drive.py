@@ -16,11 +16,15 @@ from typing import Any
 from provision import config, trust
 from provision.catalog.shipped import folder
 from provision.errors import ProvisionError, UsageError
+from provision.output import readable
 
 _SYSTEM_COLLECTIONS = "/usr/share/ansible/collections"
 _INSTALL = "pip install 'sgprov[fleet]'"
 _FORKS = 16
 _SOCKET_PATH = 70
+# What `ansible-playbook` ends with where it did its work: 0, or a sum of 2, 4 and 8 for hosts that failed, that were
+# unreachable, or that ended a play.
+_ENDS = range(0, 16, 2)
 # How much of Ansible's own words is kept.
 _OUTPUT = 20_000
 
@@ -37,11 +41,18 @@ class Settings:
 
 @dataclass
 class Run:
-    """A run and how it ended: "successful", "failed", "canceled", or "timeout"."""
+    """A run and how it ended: "successful", "failed", "canceled", or "timeout"; `broke` where Ansible itself failed."""
 
     status: str = "starting"
     output: str = ""
+    broke: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def last_line(self) -> str:
+        """The last of its words that is one."""
+        lines = [line.strip() for line in readable(self.output).splitlines() if line.strip()]
+        return lines[-1] if lines else self.status
 
 
 class Workshop:
@@ -185,6 +196,7 @@ def _work(runner: Any, call: Mapping[str, Any], run: Run) -> None:
     try:
         ended = runner.run(**call)
         run.status = ended.status
+        run.broke = ended.status == "failed" and ended.rc not in _ENDS
         if ended.status != "successful" and not run.output:
             run.output = _last_words(ended)
     except Exception as error:  # noqa: BLE001  # this thread has nobody else to tell

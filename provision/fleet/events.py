@@ -60,6 +60,9 @@ def _take(host: HostState, kind: str, data: Mapping[str, Any], result: Mapping[s
         host.state, host.exit_status, host.finding = State.FAILED, _STEP_FAILED, _failure(result)
         if ours and "finished" in result:
             _answer(host, result)
+    elif kind == "runner_on_skipped" and ours:
+        # Nothing that it is asked depends on what it says.
+        raise BadAnswer("it gave no answer")
     elif kind == "runner_on_ok" and ours:
         _answer(host, result)
         # An answer to what would be done is not the end of it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -13,7 +12,7 @@ import msgspec
 
 from provision.bundle import own
 from provision.errors import ProvisionError, StepFailed, UsageError
-from provision.fleet import answers, events, memory, supplies
+from provision.fleet import advice, answers, events, memory, supplies
 from provision.fleet.drive import Run, Settings, Workshop
 from provision.fleet.grouping import group
 from provision.fleet.model import ENDED, FleetReport, HostState, State
@@ -25,7 +24,6 @@ from provision.report import Status
 PLAYBOOKS = {"doctor": "doctor.yml", "status": "serve.yml", "smoke": "serve.yml", "stop": "serve.yml"}
 _PERCENT = 100
 _STEP_FAILED = 5
-_NO_TOOL = 127
 # How often a connection is tried again that broke while a host is at work; Ansible waits 1, 3, 7 s in between.
 _ATTEMPTS = 3
 # How often what is known is written down while a run goes on, and how much of Ansible's own words is told.
@@ -94,31 +92,9 @@ class Fleet:
         names = [name for name, host in self.states.items() if host.state is State.WAITING]
         if names:
             self._play(PLAYBOOKS[self._command], names, values=values)
-        self._say_what_to_do()
-        return self._report()
-
-    def _say_what_to_do(self) -> None:
-        """A host without sgprov is no host with something wrong: how it gets it is what there is to say."""
-        inventory = shlex.quote(self._wishes.settings.inventory)
         for host in self.states.values():
-            if host.exit_status == _NO_TOOL:
-                limit = f"-i {inventory} --limit {shlex.quote(host.name)}"
-                host.finding = (
-                    "sgprov is not on this host yet\n"
-                    f"hint: `sgprov fleet doctor {limit} --install-tool` brings sgprov alone, and looks; "
-                    f"`sgprov fleet bootstrap {limit}` brings all"
-                )
-
-    def _say_what_would_come(self) -> None:
-        """In a dry run a host without sgprov cannot say what it would become: what is known is said."""
-        for name in self._names(_lacks_tool):
-            host = self.states[name]
-            target = f"its target `{self._wishes.target}`" if self._wishes.target else "the target that fits it best"
-            host.finding = (
-                f"to get sgprov, then {target}\n"
-                "hint: with `--install-tool`, sgprov alone is brought to it, and it says what it would become"
-            )
-            host.changed = True
+            advice.without_tool(host, self._wishes.settings.inventory)
+        return self._report()
 
     def _bring_first(self) -> None:
         """Give sgprov to the hosts that lack it; whether they could be brought to a target is not the question."""
@@ -149,7 +125,8 @@ class Fleet:
             return self._report(stopped=stopped)
         work = self._names(self._has_work)
         if self._wishes.dry_run:
-            self._say_what_would_come()
+            for name in self._names(_lacks_tool):
+                advice.would_come(self.states[name], self._wishes.target)
         if not work or self._wishes.dry_run:
             return self._report()
         self._wait(work)
@@ -250,7 +227,30 @@ class Fleet:
                     self.states[name].state = State.NOT_REACHED
             self._report()
 
-    def _play(
+    def _play(self, playbook: str, names: Iterable[str], **how: Any) -> Run:
+        """A playbook on these hosts. Where what one of them says ends Ansible itself, the others go on without it."""
+        groups = [tuple(names)]
+        while groups:
+            run = self._play_once(playbook, groups[0], **how)
+            groups = [*(self._apart(groups[0], run) if run.broke else ()), *groups[1:]]
+            if how.get("tags") == "apply" and self._over_limit(tuple(self.states)):
+                break
+        return run
+
+    def _apart(self, names: Sequence[str], run: Run) -> list[tuple[str, ...]]:
+        """The hosts that are left of a broken run, in groups that come closer to the one that broke it."""
+        suspects = tuple(name for name in names if self.states[name].state is State.WORKING)
+        left = tuple(name for name in names if self.states[name].state is State.WAITING)
+        if len(suspects) == 1:
+            host = self.states[suspects[0]]
+            host.state, host.exit_status = State.FAILED, _STEP_FAILED
+            host.finding = f"what it says ends Ansible itself: {answers.text(run.last_line, _WORDS)}"
+            return [left] if left else []
+        self._wait(suspects)
+        half = len(suspects) // 2
+        return [group_ for group_ in (suspects[:half], suspects[half:], left) if group_]
+
+    def _play_once(
         self,
         playbook: str,
         names: Iterable[str],
@@ -292,8 +292,8 @@ class Fleet:
         for name in wanted:
             host = self.states[name]
             seen = seen or host.state is not State.WAITING
-            if host.state is State.WORKING:
-                _end(host, enough=host.reported or (host.answered and (playbook, tags) in _WITHOUT_REPORT))
+            if host.state is State.WORKING and (host.answered or not run.broke):
+                _end(host, run, enough=host.reported or (host.answered and (playbook, tags) in _WITHOUT_REPORT))
         if not seen:
             words = answers.text(run.output.strip() or run.status, _WORDS)
             raise StepFailed(
@@ -380,13 +380,13 @@ def _known(host: HostState) -> State:
     return host.state if host.state in ENDED else State.NOT_REACHED
 
 
-def _end(host: HostState, *, enough: bool) -> None:
+def _end(host: HostState, run: Run, *, enough: bool) -> None:
     """What becomes of a host that neither failed nor ended well when its play is over."""
     if enough:
         host.state = State.OK
-    elif host.answered:
+    elif host.answered or run.status == "successful":
         host.state, host.exit_status = State.FAILED, _STEP_FAILED
-        host.finding = "it said that it was done, and nothing of what it did"
+        host.finding = "it said that it was done, and nothing of what it did" if host.answered else "it gave no answer"
     else:
         host.finding = "the run stopped while it was at work; the next one takes up what goes on there"
 

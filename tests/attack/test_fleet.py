@@ -207,6 +207,19 @@ def test_a_job_is_nobody_elses_to_read(ended: Ended) -> None:
     assert not [path for path in written if path.stat().st_mode & 0o077]
 
 
+@pytest.mark.tried(KIND, "a result on which Ansible itself breaks, or which it takes for a task that was skipped")
+def test_who_breaks_ansible_fails_alone(fleet: Local) -> None:
+    fleet.add("breaks", {"sgprov": {"ansible_stats": 5}})
+    fleet.add("skips", {"sgprov": {"skipped": True}})
+    for name in ("honest", "other"):
+        fleet.add(name)
+    found = bootstrap(fleet, "none")
+    ended = {host.name: (host.state, host.finding) for host in found.hosts}
+    assert ended["honest"] == ended["other"] == (State.OK, "")
+    assert ended["skips"] == (State.FAILED, "it gave no answer")
+    assert ended["breaks"][0] is State.FAILED
+
+
 @pytest.fixture
 def fleet(tmp_path: Path) -> Local:
     pytest.importorskip("ansible_runner", reason="NOT RUN: ansible-runner is not installed")

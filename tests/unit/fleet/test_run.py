@@ -20,6 +20,7 @@ from provision.fleet.run import Watcher, Wishes
 from provision.host.local import LocalHost
 
 NEW = {"finished": True, "rc": 0, "report": {}, **KNOWN, "tool": "", "needs_tool": True}
+ASKED = {"finished": True, "rc": 0, "report": REPORT, **KNOWN}
 FAILS = {"failed": True, "msg": "the disk is full\nhint: free space", "rc": 5, "finished": True}
 MISFIT = {**FAILS, "msg": "needs a GPU", "rc": 3, **KNOWN}
 SERVES = {**REPORT, "changed": False, "steps": [{"step": "server", "status": "already"}]}
@@ -312,9 +313,37 @@ def test_who_says_done_and_nothing_more_is_not_done(controller: Controller) -> N
 
 
 def test_what_a_run_left_behind_is_not_ok(controller: Controller) -> None:
+    left = hosts(a={"apply": "silent"}, b={"apply": "unreachable"}, c={"apply": FAILS}, d={})
+    report = controller.run(replace(left, status="failed"), batch=("100%",), max_fail=100)
+    assert states(report) == {"a": "not-reached", "b": "unreachable", "c": "failed", "d": "ok"}
+    assert "takes up" in report.hosts[0].finding
+    assert controller.remembered() == {"a": "not-reached", "b": "unreachable", "c": "failed", "d": "ok"}
+    path = Path(memory.place(controller.host, controller.inventory))
+    assert path.stat().st_mode & 0o777 == 0o600
+    again = hosts("a", "b", "c", "d")
+    assert states(controller.run(again, only_failed=True)) == {"a": "ok", "b": "ok", "c": "ok"}
+
+
+def test_who_gave_no_answer_at_all_has_failed(controller: Controller) -> None:
     report = controller.run(hosts(a={"apply": "silent"}))
-    assert states(report) == {"a": "not-reached"} and "takes up" in report.hosts[0].finding
-    assert controller.remembered() == {"a": "not-reached"}
+    assert states(report) == {"a": "failed"} and report.hosts[0].finding == "it gave no answer"
+
+
+@pytest.mark.parametrize("stage", ["ask", "tool", "apply"])
+def test_who_ends_ansible_itself_fails_alone(controller: Controller, stage: str) -> None:
+    ansible = hosts(*(name for name in "abcdefg"), evil={stage: "breaks"})
+    for says in ansible.says.values():
+        says.setdefault("ask", NEW if stage == "tool" else says.get("ask", ASKED))
+    report = controller.run(ansible, max_fail=50, batch=("100%",))
+    assert states(report) == {**dict.fromkeys("abcdefg", "ok"), "evil": "failed"}
+    assert report.hosts[-1].finding == "what it says ends Ansible itself: ERROR! Unexpected Exception"
+    assert len(ansible.played) < 14, "who it is, is found by halves"
+
+
+def test_a_host_that_ends_ansible_stops_the_rest_where_none_may_fail(controller: Controller) -> None:
+    ansible = hosts(evil={"apply": "breaks"}, a={}, b={})
+    report = controller.run(ansible, batch=("1", "25"))
+    assert states(report) == {"evil": "failed", "a": "not-reached", "b": "not-reached"}
 
 
 def test_an_interruption_ends_the_work_and_says_where(controller: Controller) -> None:
