@@ -33,6 +33,7 @@ class Runner:
 
     events: list[dict[str, Any]]
     status: str = "successful"
+    rc: int = 0
     words: str = ""
     given: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, Any] = field(default_factory=dict)
@@ -175,6 +176,24 @@ def test_how_it_ends(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Non
     )
     run, _ = play(workshop, monkeypatch, words)
     assert run.output.endswith("and more") and len(run.output) <= 20_000
+
+
+@pytest.mark.parametrize(
+    ("status", "rc", "broke"),
+    [("successful", 0, False), ("failed", 2, False), ("failed", 4, False), ("failed", 6, False), ("failed", 8, False)]
+    + [
+        ("failed", 1, True),
+        ("failed", 250, True),
+        ("failed", 255, True),
+        ("canceled", 254, False),
+        ("timeout", 254, False),
+    ],
+)
+def test_hosts_that_failed_are_no_broken_run(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, status: str, rc: int, broke: bool
+) -> None:
+    run, _ = play(workshop, monkeypatch, Runner([START], status=status, rc=rc, words="ERROR! x\n\x1b[0m\n"))
+    assert (run.broke, run.last_line) == (broke, "successful" if status == "successful" else "ERROR! x")
 
 
 def test_a_runner_that_breaks_is_told(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
