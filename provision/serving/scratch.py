@@ -84,6 +84,8 @@ def remove(view: HostView, directory: str) -> None:
 def sweep(view: HostView) -> None:
     """Remove what dead servers left: those that ended by themselves, whose record is gone, or before a reboot."""
     boot = processes.boot_id(view)
+    if boot != _boot_here():
+        return  # the processes that are seen are of another machine than these files
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if not _is_ours(path):
             continue
@@ -94,6 +96,13 @@ def sweep(view: HostView) -> None:
         elif owner.boot == boot and processes.tree(view, pid=owner.pid, started=owner.started, marker=marker):
             continue
         remove(view, str(path))
+
+
+def _boot_here() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _is_ours(path: Path) -> bool:

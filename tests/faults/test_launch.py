@@ -310,3 +310,10 @@ def test_an_address_of_another_machine_is_refused_before_anything_is_started(
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::", "localhost"])
 def test_addresses_that_this_machine_has(host: LocalHost, address: str) -> None:
     assert host.bind_problem(address) is None
+
+
+@pytest.mark.tried("leftovers", "a run that sees the processes of another machine than the one whose files it sees")
+def test_nothing_is_swept_for_processes_that_cannot_be_seen(host: LocalHost, servers: str, segment: str) -> None:
+    one = started(host, servers, segment)
+    scratch.sweep(FakeHost({"/proc/sys/kernel/random/boot_id": "another boot"}))
+    assert len(left(one, segment)) == 2
