@@ -180,13 +180,10 @@ def test_how_it_ends(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("status", "rc", "broke"),
-    [("successful", 0, False), ("failed", 2, False), ("failed", 4, False), ("failed", 6, False), ("failed", 8, False)]
-    + [
-        ("failed", 1, True),
-        ("failed", 250, True),
-        ("failed", 255, True),
-        ("canceled", 254, False),
-        ("timeout", 254, False),
+    [
+        *(("failed", rc, False) for rc in (2, 4, 6, 8)),
+        *(("failed", rc, True) for rc in (1, 250, 255)),
+        *(("successful", 0, False), ("canceled", 254, False), ("timeout", 254, False)),
     ],
 )
 def test_hosts_that_failed_are_no_broken_run(
