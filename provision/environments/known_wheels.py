@@ -2,78 +2,88 @@
 
 uv links files from its cache. What it unpacked in this run came from a wheel whose hash is in the lock; what lay in the
 cache before may have been changed since. The second time it is enough that RECORD says the same as when it came, and
-that every file is the same inode, of the same size and time: what an edit or a power cut changes. Kept in the caller's
-state directory; without it, everything is read.
+that every file is the same inode, of the same size, mode and time: an edit or a power cut changes one of them. Kept in
+the caller's state directory, a file for each wheel; without it, everything is read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 
-from provision.environments.manifest import Claim
+from provision import trust
+from provision.environments.manifest import Claim, File
 from provision.errors import ProvisionError
-from provision.host import Host
+from provision.host import HostView
+from provision.host.files import write
 from provision.host.scratch import state_directory
 from provision.locks.lockfile import Requirement
 
-_FILE = "known-wheels.json"
+_FOLDER = "known-wheels"
 # What uv writes into an environment itself, besides the programs in `bin`.
 _WRITTEN_BY_UV = {"INSTALLER", "REQUESTED", "RECORD", "direct_url.json", "uv_cache.json", "uv_build.json"}
 
 
 class Known(msgspec.Struct, array_like=True, frozen=True):
-    """`record` is the digest of what RECORD says, `files` that of how the files looked."""
+    """One wheel, as it was when it was compared. `record` is the sha256 of RECORD in the environment, `origin` the
+    digest of what it says of the wheel's own files; `times` and `inodes` are of `files`, one by one.
+    """
 
     record: str
-    files: str
+    origin: str
+    files: tuple[File, ...]
+    times: tuple[int, ...]
+    inodes: tuple[int, ...]
+
+    def changed(self, tree: Mapping[str, os.stat_result]) -> list[File]:
+        """The files that are not the very ones that were compared then, or are not there."""
+        found = []
+        for file, time_ns, inode in zip(self.files, self.times, self.inodes, strict=True):
+            now = tree.get(file.path)
+            if (
+                now is None
+                or now.st_ino != inode
+                or now.st_mtime_ns != time_ns
+                or now.st_size != file.size
+                or now.st_mode != file.mode | stat.S_IFREG
+            ):
+                found.append(file)
+        return found
 
 
 class KnownWheels:
-    """By the hash that the lock has of the wheel."""
+    """Found by the hash that the lock has of a wheel."""
 
-    def __init__(self, host: Host) -> None:
-        self._host = host
-        self._wheels = self._read()
-        self._new: dict[str, Known] = {}
+    def __init__(self, view: HostView) -> None:
+        self._folder: Path | None = None
+        with suppress(ProvisionError):
+            self._folder = state_directory(view) / _FOLDER
 
     def get(self, pin: Requirement) -> Known | None:
-        return self._wheels.get(_key(pin))
+        with suppress(ProvisionError, OSError, msgspec.DecodeError):
+            if self._folder:
+                with os.fdopen(trust.open_state(str(self._folder / _name(pin))), "rb") as stream:
+                    return msgspec.json.decode(stream.read(), type=Known)
+        return None
 
-    def add(self, pin: Requirement, known: Known) -> None:
-        if self._wheels.get(_key(pin)) != known:
-            self._new[_key(pin)] = known
-
-    def save(self) -> None:
-        """What was added, over what others may have added meanwhile. That it cannot be written only costs time."""
-        if self._new:
-            with suppress(ProvisionError):
-                wheels = {**self._read(), **self._new}
-                text = msgspec.json.encode(wheels).decode()
-                self._host.write(str(state_directory(self._host) / _FILE), text, mode=0o600)
-
-    def _read(self) -> dict[str, Known]:
-        with suppress(ProvisionError, msgspec.DecodeError):
-            text = self._host.read_state(str(state_directory(self._host) / _FILE))
-            return msgspec.json.decode(text.encode(), type=dict[str, Known]) if text else {}
-        return {}
+    def put(self, pin: Requirement, known: Known) -> None:
+        """Remember it. That it cannot be written only costs time."""
+        with suppress(ProvisionError):
+            if self._folder:
+                write(str(self._folder / _name(pin)), msgspec.json.encode(known).decode(), mode=0o600)
 
 
-def record_digest(claims: Iterable[Claim], unlisted: Iterable[str]) -> str:
+def origin_of(claims: Iterable[Claim], unlisted: Iterable[str]) -> str:
     """The digest of what a RECORD says of the wheel's own files; `unlisted` are files that it leaves out."""
     lines = [f"{one.path},{one.sha256},{one.size}" for one in claims if not _is_written_by_uv(one.path)]
-    return _digest((*sorted(lines), *sorted(unlisted)))
-
-
-def files_digest(files: Iterable[tuple[str, os.stat_result]]) -> str:
-    """The digest of how files look; those that are not linked from the cache are left out: they are read."""
-    return _digest(
-        sorted(f"{path},{one.st_size},{one.st_mtime_ns},{one.st_ino}" for path, one in files if one.st_nlink > 1)
-    )
+    text = "\n".join((*sorted(lines), *sorted(unlisted)))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _is_written_by_uv(path: str) -> bool:
@@ -81,9 +91,5 @@ def _is_written_by_uv(path: str) -> bool:
     return folder == "bin" or (name in _WRITTEN_BY_UV and folder.endswith(".dist-info"))
 
 
-def _digest(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
-
-
-def _key(pin: Requirement) -> str:
-    return hashlib.sha256(",".join((pin.name, pin.version, *pin.sha256)).encode()).hexdigest()
+def _name(pin: Requirement) -> str:
+    return hashlib.sha256(",".join((pin.name, pin.version, *pin.sha256)).encode()).hexdigest()[:32] + ".json"

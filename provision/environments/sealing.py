@@ -51,14 +51,18 @@ class Comparison:
 
 @dataclass
 class _Installed:
-    """One package: what its RECORD says, and what came with its wheel besides."""
+    """One package: what its RECORD says, and what came with its wheel besides. `record` is that file."""
 
     pin: Requirement
+    record: str
     claims: list[Claim]
+    known: Known | None
+    # Its RECORD is the one that is known.
+    familiar: bool = False
+    # Then: those of its files that do not look as they did.
+    changed: list[File] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    # What is known of the wheel from now on, if it proves right.
-    learned: Known | None = None
 
 
 def compare(root: str, lock: Lock, made: Made, known: KnownWheels, *, cache: str) -> Comparison:
@@ -84,7 +88,7 @@ class _Comparing:
         self.wrong: dict[str, list[str]] = {}
         self.strays: list[str] = []
         self.packages: list[_Installed] = []
-        self.claimed: dict[str, Claim] = {}
+        self.claimed: dict[str, str | None] = {}
         # Two packages may bring one file (a stray `build_backend.py` at the top of both): either's is right.
         self.shared: dict[str, set[str | None]] = {}
         self.to_read: set[str] = set()
@@ -98,12 +102,10 @@ class _Comparing:
             self._look(package)
         own = [path for path in self.made.names if path in self.tree.files and not self._is_link(path)]
         self.hashes.update(digests(self.root, sorted({*self.to_read, *own})))
-        for package in self.packages:
-            self._judge(package)
-        self.known.save()
+        packages = [Package(one.pin.name, self._judged(one)) for one in self.packages]
         return Comparison(
             manifest=Manifest(
-                packages=tuple(Package(one.pin.name, tuple(self._files(one))) for one in self.packages),
+                packages=tuple(packages),
                 own=tuple(self._file(path, self.hashes[path]) for path in own),
                 links={path: str(Path(self.root, path).readlink()) for path in self.made.names if self._is_link(path)},
             ),
@@ -114,13 +116,13 @@ class _Comparing:
 
     def _protect(self) -> None:
         """Files are those of uv's cache, which may have been filled under another umask."""
-        for path, status in (*self.tree.files.items(), *self.tree.directories.items()):
-            if status.st_mode & _OTHERS_WRITE and not stat.S_ISLNK(status.st_mode):
-                place = Path(self.root, path)
+        for kind in (self.tree.files, self.tree.directories):
+            for path in [path for path, status in kind.items() if status.st_mode & _OTHERS_WRITE]:
+                place, mode = Path(self.root, path), kind[path].st_mode
                 try:
-                    place.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS_WRITE)
-                    kept = self.tree.files if path in self.tree.files else self.tree.directories
-                    kept[path] = place.lstat()
+                    if not stat.S_ISLNK(mode):
+                        place.chmod(stat.S_IMODE(mode) & ~_OTHERS_WRITE)
+                        kind[path] = place.lstat()
                 except OSError as error:
                     raise failed("closed to others", str(place), error) from error
 
@@ -135,25 +137,34 @@ class _Comparing:
             if name not in pins:
                 self.strays.append(folder)
                 continue
-            try:
-                package = _Installed(pins[name], manifest.claims(self.root, folder))
-            except (OSError, ValueError):
+            package = self._package(pins[name], folder)
+            if package is None:
                 self.wrong[name] = ["RECORD"]
                 continue
             self.packages.append(package)
-            for claim in package.claims:
-                if (first := self.claimed.setdefault(claim.path, claim)) is not claim:
-                    self.shared.setdefault(claim.path, {first.sha256}).add(claim.sha256)
+            paths = {claim.path: claim.sha256 for claim in package.claims}
+            for path in self.claimed.keys() & paths.keys():
+                self.shared.setdefault(path, {self.claimed[path]}).add(paths[path])
+            self.claimed.update(paths)
+
+    def _package(self, pin: Requirement, folder: str) -> _Installed | None:
+        record, known = f"{folder}/RECORD", self.known.get(pin)
+        if known and manifest.sha256_of(f"{self.root}/{record}") == known.record:
+            claims = [Claim(file.path, file.sha256, file.size) for file in known.files]
+            return _Installed(pin, record, claims, known, familiar=True)
+        with suppress(OSError, ValueError):
+            return _Installed(pin, record, manifest.claims(self.root, folder), known)
+        return None
 
     def _attribute_the_rest(self) -> None:
         """Some wheels hold files that their RECORD leaves out: the cache tells whose they are."""
         by_name = {package.pin.name: package for package in self.packages}
-        for path, status in self.tree.files.items():
-            if path in self.claimed or path in self.made.names:
-                continue
+        for path in sorted(self.tree.files.keys() - self.claimed.keys() - self.made.names):
+            status = self.tree.files[path]
             package = by_name.get(self._source_of(path, status) or "") if stat.S_ISREG(status.st_mode) else None
             if package:
                 package.unlisted.append(path)
+                package.familiar = False
             elif not any(path.startswith(f"{folder}/") for folder in self.strays):
                 self.strays.append(path)
 
@@ -169,52 +180,74 @@ class _Comparing:
 
     def _look(self, package: _Installed) -> None:
         """Decide which of its files must be read."""
-        linked, mine, fresh = [], [], True
-        files, since, now = self.tree.files, self.made.since_ns, self.now_ns
+        if package.familiar and package.known:
+            package.changed = package.known.changed(self.tree.files)
+            self.to_read.update(file.path for file in package.changed if self._is_there(package, file.path))
+            return
+        fresh, linked = True, []
         for claim in (*package.claims, *(Claim(path, None, None) for path in package.unlisted)):
-            status = files.get(claim.path)
-            if status is None or not stat.S_ISREG(status.st_mode) or status.st_uid not in _OWNERS:
-                package.problems.append(claim.path)
+            path, status = claim.path, self.tree.files.get(claim.path)
+            if not self._is_there(package, path) or status is None:
                 continue
-            if claim.size is not None and claim.size != status.st_size and claim.path not in self.shared:
-                package.problems.append(claim.path)
-            if status.st_nlink == 1 or claim.sha256 is None or claim.path in self.shared:
-                mine.append(claim.path)
+            if claim.size not in {None, status.st_size} and path not in self.shared:
+                package.problems.append(path)
+            if status.st_nlink == 1 or claim.sha256 is None or path in self.shared:
+                self.to_read.add(path)
             if status.st_nlink > 1:
-                linked.append((claim.path, status))
-                fresh = fresh and since <= status.st_mtime_ns <= now
-        self.to_read.update(mine)
-        self._weigh(package, linked, fresh=fresh)
+                linked.append(path)
+                fresh = fresh and self.made.since_ns <= status.st_mtime_ns <= self.now_ns
+        if not fresh:
+            self._weigh(package)
+            self.to_read.update(linked)
 
-    def _weigh(self, package: _Installed, linked: list[tuple[str, os.stat_result]], *, fresh: bool) -> None:
-        before = self.known.get(package.pin)
-        now = Known(known_wheels.record_digest(package.claims, package.unlisted), known_wheels.files_digest(linked))
-        if before == now:
-            return
-        package.learned = now
-        if fresh:
-            return
-        if before and before.record != now.record:
-            package.problems.append("RECORD")
-        elif before is None and package.unlisted:
+    def _is_there(self, package: _Installed, path: str) -> bool:
+        status = self.tree.files.get(path)
+        if status and stat.S_ISREG(status.st_mode) and status.st_uid in _OWNERS:
+            return True
+        package.problems.append(path)
+        return False
+
+    def _weigh(self, package: _Installed) -> None:
+        """Whether an older entry of the cache can be believed to be its wheel's, if all is as its RECORD says."""
+        if package.known is None:
             # Whether they came with the wheel is not to be told.
             package.problems.extend(package.unlisted)
-        self.to_read.update(path for path, _ in linked)
+        elif package.known.origin != known_wheels.origin_of(package.claims, package.unlisted):
+            package.problems.append(package.record)
 
-    def _judge(self, package: _Installed) -> None:
+    def _judged(self, package: _Installed) -> tuple[File, ...]:
+        """Its files, as they are; what is wrong with them is in `problems` then."""
+        known = package.known
         for claim in package.claims:
             if claim.path in self.hashes and claim.sha256 is not None:
                 right = self.shared.get(claim.path, {claim.sha256})
                 if self.hashes[claim.path] not in right and claim.path not in package.problems:
                     package.problems.append(claim.path)
-        if package.learned and not package.problems:
-            self.known.add(package.pin, package.learned)
+        # As before: nothing is to be made or remembered anew.
+        if known and package.familiar and not package.problems and all(map(self._is_as_before, package.changed)):
+            return known.files
+        paths = [claim.path for claim in package.claims if claim.path in self.tree.files] + package.unlisted
+        files = tuple(self._file(path, self.hashes.get(path) or self.claimed.get(path)) for path in paths)
+        if not package.problems:
+            self._remember(package, files)
+        return files
 
-    def _files(self, package: _Installed) -> Iterator[File]:
-        for claim in package.claims:
-            if claim.path in self.tree.files:
-                yield self._file(claim.path, self.hashes.get(claim.path) or claim.sha256)
-        yield from (self._file(path, self.hashes.get(path)) for path in package.unlisted)
+    def _is_as_before(self, file: File) -> bool:
+        return file.path not in self.shared and file == self._file(file.path, self.hashes[file.path])
+
+    def _remember(self, package: _Installed, files: tuple[File, ...]) -> None:
+        there = [self.tree.files[file.path] for file in files]
+        said = {claim.path: claim for claim in package.claims if claim.path in self.shared}
+        known = package.known if package.familiar else None
+        learned = Known(
+            record=manifest.sha256_of(f"{self.root}/{package.record}") or "",
+            origin=known.origin if known else known_wheels.origin_of(package.claims, package.unlisted),
+            # Of one that two packages bring: what this one says.
+            files=tuple(_as_said(file, said[file.path]) if file.path in said else file for file in files),
+            times=tuple(status.st_mtime_ns for status in there),
+            inodes=tuple(status.st_ino for status in there),
+        )
+        self.known.put(package.pin, learned)
 
     def _file(self, path: str, sha256: str | None) -> File:
         status = self.tree.files[path]
@@ -222,3 +255,7 @@ class _Comparing:
 
     def _is_link(self, path: str) -> bool:
         return path in self.tree.files and stat.S_ISLNK(self.tree.files[path].st_mode)
+
+
+def _as_said(file: File, claim: Claim) -> File:
+    return File(file.path, file.size if claim.size is None else claim.size, file.mode, claim.sha256 or file.sha256)
