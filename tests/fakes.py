@@ -120,6 +120,7 @@ class FakeHost:
         stdin: str | None = None,
         umask: int | None = None,
         pass_fds: Sequence[int] = (),
+        end_when: Callable[[int], bool] | None = None,
     ) -> Outcome:
         self.stdins.append(stdin)
         self.commands.append(tuple(argv))

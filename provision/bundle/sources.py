@@ -119,7 +119,7 @@ def _compile(host: Host, lines: str, machine: Machine, scratch: Path) -> Iterabl
     ]
     variables = {**installer.VARIABLES, "UV_PREVIEW_FEATURES": "pylock"}
     try:
-        uv.run(host, *command, variables=variables, timeout_s=1800)
+        uv.fetch(host, *command, variables=variables, timeout_s=1800)
     except CommandFailed as error:
         said = "\n".join(f"  {line}" for line in mask(str(error)).splitlines()[1:])
         raise StepFailed(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from provision.environments import failures, installer, manifest, sealing
+from provision.environments import failures, installer, manifest, sealing, uv
 from provision.environments.known_wheels import KnownWheels
 from provision.environments.sealing import Comparison, Made
 from provision.errors import CommandFailed, StepFailed
@@ -49,6 +49,7 @@ class Building:
     tell: Callable[[str], None] = lambda _: None
     cache: str = ""
     dropped: set[str] = field(default_factory=set)
+    stalled: bool = False
 
     def carried_out(self, reinstall: Iterable[str] = ()) -> Comparison:
         """Make it in `staging`, and return what it consists of. `reinstall` names packages whose cached files are not
@@ -86,13 +87,21 @@ class Building:
                 offline=offline,
                 on_line=(lambda _: None) if offline else self.tell,
             )
+        except uv.Stalled as error:
+            if self.stalled:
+                raise StepFailed(
+                    f"{error}, twice; `{self.lock.name}` is not installed, nothing was switched", hint=error.hint
+                ) from error
+            self.stalled = True
+            self.tell(f"{error}; trying again")
+            return False
         except CommandFailed as error:
             poisoned = {name for name in _poisoned(str(error)) if name not in self.dropped}
             if poisoned:
                 # A power cut leaves more than the first one that uv meets.
                 self._drop({*poisoned, *self._damaged()}, "uv's cache holds damaged files")
             elif not offline:
-                raise failures.explain(str(error), self.lock) from error
+                raise failures.explain(str(error), self.lock, self.host) from error
             return False
         return True
 

@@ -14,6 +14,7 @@ from provision.environments import uv
 from provision.environments.layout import MADE, python_of
 from provision.environments.manifest import walk
 from provision.environments.sealing import Made
+from provision.environments.stalls import Stall
 from provision.host import Host, HostView
 from provision.locks.lockfile import Lock
 
@@ -30,6 +31,7 @@ VARIABLES: dict[str, str | None] = {
         )
     ),
 }
+_NO_INDEX: dict[str, str | None] = dict.fromkeys(("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"))
 _SYNC = ("--require-hashes", "--only-binary", ":all:")
 # The pins of a lock with every wheel looked for by name, where all of them come from one place.
 _BY_NAME = ".sgprov/by-name.txt"
@@ -55,7 +57,7 @@ def make(host: Host, path: str, interpreter: str, *, name: str, lock: int) -> Ma
     host.remove(path)
     host.make_directory(path)
     options = ("--no-python-downloads", "--relocatable", "--prompt", name, "--python", interpreter)
-    uv.run(host, "venv", *options, path, variables=VARIABLES, lock=lock)
+    uv.run(host, "venv", *options, path, variables={**VARIABLES, **_NO_INDEX}, lock=lock)
     host.write(f"{path}/{MADE}", "")
     return Made(names=frozenset(walk(path).files), since_ns=Path(path, MADE).stat().st_mtime_ns)
 
@@ -63,7 +65,7 @@ def make(host: Host, path: str, interpreter: str, *, name: str, lock: int) -> Ma
 def drop(host: Host, packages: Iterable[str], *, lock: int) -> None:
     """Take packages out of uv's cache, so that they are fetched anew."""
     # Not `--refresh`: it leaves alone what was cached from a local folder of wheels (uv 0.13).
-    uv.run(host, "cache", "clean", *sorted(packages), variables=VARIABLES, lock=lock)
+    uv.run(host, "cache", "clean", *sorted(packages), variables={**VARIABLES, **_NO_INDEX}, lock=lock)
 
 
 def sync(
@@ -80,12 +82,14 @@ def sync(
 
     `wheels` is a folder, or the address of a page, that has all of them: nothing else is asked then. `offline` takes
     them from the cache alone, and fails in a tenth of a second where one is not there; `held` is the descriptor of the
-    prefix's lock. Raises `CommandFailed`.
+    prefix's lock. Raises `CommandFailed`, and `uv.Stalled` when nothing came any more.
     """
     pins, variables = (_by_name(host, path, lock), _only_from(wheels)) if wheels else (_absolute(lock), VARIABLES)
     options = [*(["--no-index"] if wheels else []), *(["--offline"] if offline else [])]
     command = ("pip", "sync", *_SYNC, "--no-compile-bytecode", "--python", python_of(path), *options, pins)
-    uv.run(host, *command, variables=variables, on_line=on_line, lock=held)
+    # Offline there is nobody to wait for.
+    stall = None if offline else Stall(host, folder=f"{path}/lib/python{lock.python}/site-packages")
+    uv.run(host, *command, variables=variables, on_line=on_line, lock=held, stall=stall)
     # uv's own lock, which it makes for everyone to write.
     host.remove(f"{path}/.lock")
 
@@ -106,5 +110,4 @@ def _by_name(host: Host, path: str, lock: Lock) -> str:
 
 def _only_from(wheels: str) -> dict[str, str | None]:
     # By variable and not by option: an address may hold a token, and options are seen by every user.
-    others = dict.fromkeys(("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL"))
-    return {**VARIABLES, **others, "UV_FIND_LINKS": wheels}
+    return {**VARIABLES, **_NO_INDEX, "UV_FIND_LINKS": wheels}

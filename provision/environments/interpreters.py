@@ -97,7 +97,7 @@ def base_of(view: HostView, path: str) -> str | None:
 
 def fetch(host: Host, *, prefix: str, python: str) -> None:
     """Let uv fetch a Python into the prefix. Its mirror variables are honoured; nothing outside is linked."""
-    uv.run(
+    uv.fetch(
         host,
         *("python", "install", "--no-bin", python),
         variables={"UV_PYTHON_INSTALL_DIR": str(Path(prefix, "python").absolute())},

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from provision.errors import NotPermitted, StepFailed, UntrustedPath
+from provision.environments.stalls import Stall
+from provision.errors import CommandFailed, NotPermitted, StepFailed, UntrustedPath
 from provision.host import CHANGE_TIMEOUT_S, QUERY_TIMEOUT_S, Host, HostView, Outcome
 from provision.host.scratch import scratch
 from provision.report import Finding, Severity
@@ -27,6 +28,17 @@ VARIABLES: dict[str, str | None] = {
 CHECK = "uv-configuration"
 _IN_ROOT = ("--directory", "/")
 _FINDING = threading.Lock()
+
+
+class Stalled(CommandFailed):
+    """uv was ended because nothing came any more."""
+
+    def __init__(self, stall: Stall) -> None:
+        super().__init__(
+            f"nothing came for {stall.patience_s:.0f} s: uv waited for {stall.waits_for}",
+            hint="set a mirror (`UV_DEFAULT_INDEX`) or a proxy (`HTTPS_PROXY`), or run it again; "
+            "`UV_HTTP_TIMEOUT=300` waits longer",
+        )
 
 
 def program() -> str:
@@ -54,24 +66,42 @@ def run(
     timeout_s: float = CHANGE_TIMEOUT_S,
     on_line: Callable[[str], None] | None = None,
     lock: int | None = None,
+    stall: Stall | None = None,
 ) -> Outcome:
     """Let uv change something. Paths among `words` and in variables are absolute.
 
     Raises `CommandFailed`, and `UntrustedPath` where somebody else could have put the files of wheels into its cache.
     `lock` is the descriptor of a lock that it holds, too: should we be killed, nobody comes in as long as it lives.
+    With a `stall` it is ended when nothing comes any more, which raises `Stalled`.
     """
     _make_cache(host)
-    with scratch(host) as folder:
-        return host.run(
-            [program(), *words, *configuration(host)],
-            variables={**VARIABLES, **(variables or {})},
-            timeout_s=timeout_s,
-            directory=str(folder),
-            on_line=on_line,
-            # An environment is for every user to run, and never for others to change.
-            umask=0o022,
-            pass_fds=() if lock is None else (lock,),
-        )
+    try:
+        with scratch(host) as folder:
+            return host.run(
+                [program(), *words, *configuration(host)],
+                variables={**VARIABLES, **(variables or {})},
+                timeout_s=timeout_s,
+                directory=str(folder),
+                on_line=on_line,
+                # An environment is for every user to run, and never for others to change.
+                umask=0o022,
+                pass_fds=() if lock is None else (lock,),
+                end_when=stall,
+            )
+    except CommandFailed as error:
+        if stall and stall.waits_for:
+            raise Stalled(stall) from error
+        raise
+
+
+def fetch(
+    host: Host, *words: str, variables: Mapping[str, str | None] | None = None, timeout_s: float = CHANGE_TIMEOUT_S
+) -> Outcome:
+    """Let uv fetch something, a second time where nothing came any more. Raises as `run` does."""
+    try:
+        return run(host, *words, variables=variables, timeout_s=timeout_s, stall=Stall(host))
+    except Stalled:
+        return run(host, *words, variables=variables, timeout_s=timeout_s, stall=Stall(host))
 
 
 def cache_directory(view: HostView) -> str:

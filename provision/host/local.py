@@ -37,6 +37,8 @@ T = TypeVar("T")
 TAIL_LINES = 15
 # A driver that hangs holds its process against every signal: it is waited for twice as long as this.
 _QUERY_PATIENCE_S = 0.5
+# How often a command that is watched is looked at.
+_LOOK_S = 1.0
 # What a file may weigh to be read whole: facts come from small files, logs are read another way.
 READ_LIMIT_BYTES = 8 * 1024 * 1024
 READ_BLOCK_BYTES = 64 * 1024
@@ -247,6 +249,7 @@ class LocalHost:
         stdin: str | None = None,
         umask: int | None = None,
         pass_fds: Sequence[int] = (),
+        end_when: Callable[[int], bool] | None = None,
     ) -> Outcome:
         start = time.monotonic()
         command = tuple(argv)
@@ -270,8 +273,17 @@ class LocalHost:
             timer = threading.Timer(timeout_s, stop)
             # Interrupted before it is cancelled, it must not keep the whole process alive until it goes off.
             timer.daemon = True
+            over = threading.Event()
+
+            def look() -> None:
+                while end_when and not over.wait(_LOOK_S):
+                    if end_when(process.pid):
+                        stop()
+                        break
+
             try:
                 timer.start()
+                threading.Thread(target=look, daemon=True).start()
                 assert process.stdout is not None  # noqa: S101  # PIPE was asked for
                 for raw in process.stdout:
                     line = _text(raw).rstrip("\n")
@@ -280,6 +292,7 @@ class LocalHost:
                         on_line(line)
                 rc = process.wait()
             finally:
+                over.set()
                 timer.cancel()
         seconds = time.monotonic() - start
         outcome = Outcome(command, None if timed_out.is_set() else rc, "\n".join(lines), seconds=seconds)

@@ -190,6 +190,7 @@ class Host(HostView, Protocol):
         stdin: str | None = None,
         umask: int | None = None,
         pass_fds: Sequence[int] = (),
+        end_when: Callable[[int], bool] | None = None,
     ) -> Outcome:
         """Run a command that changes something, in a process group of its own that ends with us.
 
@@ -197,6 +198,7 @@ class Host(HostView, Protocol):
         `stdin` is what it reads: the way for a credential, which is in no list of processes and in no file. `umask` is
         for what others are to read, such as an environment (0o022); without one, what it makes is for us alone.
         `pass_fds` are descriptors that it keeps: a lock that is held as long as it lives, should we end before it.
+        `end_when` is asked every second, with its pid, whether it has been watched for long enough: then it is ended.
         Raises `CommandFailed` with the end of the output on a status other than 0, on a timeout, and where the
         program is not installed.
         """

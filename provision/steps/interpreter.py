@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from provision.environments import interpreters
+from provision.environments import interpreters, uv
 from provision.errors import CommandFailed, WrongPython
 from provision.host import Host, HostView
 from provision.secrets import mask
@@ -68,6 +68,8 @@ class Interpreter:
             interpreters.fetch(host, prefix=self.prefix, python=self.python)
         except CommandFailed as error:
             # uv's first line says what it could not do; its causes are in the plain log.
+            if isinstance(error, uv.Stalled):
+                raise self._nowhere(host, str(error)) from error
             lines = [line.strip() for line in mask(str(error)).splitlines()[1:] if line.strip()]
             raise self._nowhere(
                 host, lines[0].removeprefix("error: ") if lines else "uv could not fetch one"
