@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -18,6 +18,8 @@ _PATIENCE_S = 3.0
 # Where nobody reaps orphans (a container without an init) they stay as zombies: no longer than this is waited.
 _STRAGGLERS_S = 0.5
 _POLL_S = 0.01
+# How often a child that is watched is looked at.
+_LOOK_S = 1.0
 
 
 @contextmanager
@@ -66,6 +68,29 @@ def child(
     finally:
         for stream in (stream for process in started for stream in (process.stdout, process.stderr) if stream):
             stream.close()
+
+
+@contextmanager
+def limited(
+    process: subprocess.Popen[bytes], *, timeout_s: float, end_when: Callable[[int], bool] | None
+) -> Iterator[threading.Event]:
+    """End a child that takes longer, or of which `end_when` says so, asked every second; then the event is set."""
+    over, ended = threading.Event(), threading.Event()
+    deadline = time.monotonic() + timeout_s
+
+    def look() -> None:
+        while not over.wait(min(_LOOK_S, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline or (end_when and end_when(process.pid)):
+                ended.set()
+                end_group(process)
+                break
+
+    # Interrupted before it is told that it is over, it must not keep the whole process alive.
+    threading.Thread(target=look, daemon=True).start()
+    try:
+        yield ended
+    finally:
+        over.set()
 
 
 def end_group(process: subprocess.Popen[bytes], *, patience_s: float = _PATIENCE_S) -> None:

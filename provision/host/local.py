@@ -19,7 +19,7 @@ from typing import TypeVar
 from provision import trust
 from provision.errors import CommandFailed, ProbeError, StepFailed
 from provision.host import addresses, files, signals
-from provision.host.children import child, end_group, interruption_deferred
+from provision.host.children import child, interruption_deferred, limited
 from provision.host.view import (
     CHANGE_TIMEOUT_S,
     QUERY_TIMEOUT_S,
@@ -37,8 +37,6 @@ T = TypeVar("T")
 TAIL_LINES = 15
 # A driver that hangs holds its process against every signal: it is waited for twice as long as this.
 _QUERY_PATIENCE_S = 0.5
-# How often a command that is watched is looked at.
-_LOOK_S = 1.0
 # What a file may weigh to be read whole: facts come from small files, logs are read another way.
 READ_LIMIT_BYTES = 8 * 1024 * 1024
 READ_BLOCK_BYTES = 64 * 1024
@@ -254,48 +252,28 @@ class LocalHost:
         start = time.monotonic()
         command = tuple(argv)
         lines: deque[str] = deque(maxlen=2000)
-        timed_out = threading.Event()
         environment = self._with(variables)
-        with child(
-            command,
-            environment,
-            stderr=subprocess.STDOUT,
-            directory=directory,
-            stdin=stdin,
-            umask=umask,
-            pass_fds=pass_fds,
-        ) as process:
-
-            def stop() -> None:
-                timed_out.set()
-                end_group(process)
-
-            timer = threading.Timer(timeout_s, stop)
-            # Interrupted before it is cancelled, it must not keep the whole process alive until it goes off.
-            timer.daemon = True
-            over = threading.Event()
-
-            def look() -> None:
-                while end_when and not over.wait(_LOOK_S):
-                    if end_when(process.pid):
-                        stop()
-                        break
-
-            try:
-                timer.start()
-                threading.Thread(target=look, daemon=True).start()
-                assert process.stdout is not None  # noqa: S101  # PIPE was asked for
-                for raw in process.stdout:
-                    line = _text(raw).rstrip("\n")
-                    lines.append(line)
-                    if on_line:
-                        on_line(line)
-                rc = process.wait()
-            finally:
-                over.set()
-                timer.cancel()
+        with (
+            child(
+                command,
+                environment,
+                stderr=subprocess.STDOUT,
+                directory=directory,
+                stdin=stdin,
+                umask=umask,
+                pass_fds=pass_fds,
+            ) as process,
+            limited(process, timeout_s=timeout_s, end_when=end_when) as ended,
+        ):
+            assert process.stdout is not None  # noqa: S101  # PIPE was asked for
+            for raw in process.stdout:
+                line = _text(raw).rstrip("\n")
+                lines.append(line)
+                if on_line:
+                    on_line(line)
+            rc = process.wait()
         seconds = time.monotonic() - start
-        outcome = Outcome(command, None if timed_out.is_set() else rc, "\n".join(lines), seconds=seconds)
+        outcome = Outcome(command, None if ended.is_set() else rc, "\n".join(lines), seconds=seconds)
         if not outcome.ok:
             tail = "\n".join(f"  {line}" for line in list(lines)[-TAIL_LINES:])
             raise CommandFailed(f"`{' '.join(command)}` {outcome.ending}:\n{tail}")
