@@ -6,18 +6,18 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from provision import documents
-from provision.containers import dockerfile, images
+from provision.containers import dockerfile, engine, images
 from provision.containers.dockerfile import Recipe
 from provision.containers.images import Here
 from provision.containers.names import checked_reference
-from provision.errors import CheckFailed, StepFailed, UsageError
-from provision.host import Host
+from provision.errors import CheckFailed, CommandFailed, StepFailed, UsageError
+from provision.host import Host, Outcome
 from provision.secrets import mask
 
 _BUILD_S = 4 * 3600.0
@@ -59,7 +59,7 @@ def build(
                         hint="build from a folder of wheels: `--wheels DIR`",
                     )
                 argv += ["--build-arg", name]
-        host.run([*argv, str(context)], timeout_s=_BUILD_S, on_line=tell)
+        _docker(host, [*argv, str(context)], timeout_s=_BUILD_S, tell=tell)
     here = images.find(host, "docker", tag)
     if here is None:
         raise StepFailed(f"`docker build` ended well, and `{tag}` is not here")
@@ -95,7 +95,7 @@ def save(host: Host, image: str, path: str) -> Saved:
         raise CheckFailed(f"`{path}` needs {needed / _GB:.1f} GB, {disk.free / _GB:.1f} GB are free on {disk.mount}")
     raw, packed = f"{path}.{here.id[-12:]}.tar", f"{path}.{here.id[-12:]}.tar.gz"
     try:
-        host.run(["docker", "save", "--output", raw, image], timeout_s=_SAVE_S)
+        _docker(host, ["docker", "save", "--output", raw, image], timeout_s=_SAVE_S)
         host.run(["gzip", "--fast", "--force", "--no-name", raw], timeout_s=_SAVE_S)
         saved = Saved(image=image, id=here.id, sha256=_digest(packed), bytes=Path(packed).stat().st_size)
         Path(packed).replace(path)
@@ -118,13 +118,20 @@ def load(host: Host, path: str) -> tuple[Here, bool]:
         raise CheckFailed(
             f"`{path}` is not what was saved: sha256 {found[:12]}…, not {told.sha256[:12]}…", hint="copy it again"
         )
-    outcome = host.run(["docker", "load", "--input", path], timeout_s=_SAVE_S)
+    outcome = _docker(host, ["docker", "load", "--input", path], timeout_s=_SAVE_S)
     # Such as `Loaded image: sgprov/sglang:0.5.23`.
     name = told.image if told else outcome.out.rpartition(": ")[2].strip()
     here = images.find(host, "docker", name)
     if here is None or (told and here.id != told.id):
         raise StepFailed(f"`docker load` ended well, and `{name}` is not what was saved")
     return here, True
+
+
+def _docker(host: Host, argv: Sequence[str], *, timeout_s: float, tell: Callable[[str], None] | None = None) -> Outcome:
+    try:
+        return host.run(argv, timeout_s=timeout_s, on_line=tell)
+    except CommandFailed as error:
+        raise engine.meant(error, program="docker") from error
 
 
 def _told(text: str | None) -> Saved | None:

@@ -133,8 +133,13 @@ def explain(error: CommandFailed, *, program: str, port: int, view: HostView) ->
             f"port {port} is taken by {owners or 'another process'}",
             hint="choose another with `--port`, or `--port auto`",
         )
+    return meant(error, program=program)
+
+
+def meant(error: CommandFailed, *, program: str) -> StepFailed:
+    """What an engine's command that failed says, in our words; as it is where it says nothing that is known."""
     for sign, text, hint in _MEANINGS:
-        if re.search(sign, said, re.IGNORECASE):
+        if re.search(sign, str(error), re.IGNORECASE):
             return StepFailed(text.format(program=program), hint=hint)
     return error
 

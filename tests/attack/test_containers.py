@@ -177,6 +177,9 @@ def test_an_engine_that_does_not_answer_is_no_missing_image(outcome: Outcome, hi
         assert hint in (caught.value.hint or "")
     host.answers["docker image inspect"] = answer(rc=1, err="Error response from daemon: No such image: a:1")
     assert images.find(host, "docker", "a:1") is None
+    host.files["/x.tar.gz"], host.answers["docker load"] = "", answer(DOWN, rc=1)
+    with pytest.raises(StepFailed, match="the Docker daemon is not running"):
+        building.load(host, "/x.tar.gz")
 
 
 @pytest.fixture
