@@ -165,7 +165,7 @@ DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is t
         (Outcome((), None, seconds=8), ""),
     ],
 )
-def test_an_engine_that_does_not_answer_is_no_missing_image(outcome: Outcome, hint: str) -> None:
+def test_an_engine_that_does_not_answer_is_no_missing_image(outcome: Outcome, hint: str, tmp_path: Path) -> None:
     host = FakeHost(answers={"docker image inspect": outcome})
     for ask in (
         lambda: images.find(host, "docker", "a:1"),
@@ -177,9 +177,10 @@ def test_an_engine_that_does_not_answer_is_no_missing_image(outcome: Outcome, hi
         assert hint in (caught.value.hint or "")
     host.answers["docker image inspect"] = answer(rc=1, err="Error response from daemon: No such image: a:1")
     assert images.find(host, "docker", "a:1") is None
-    host.files["/x.tar.gz"], host.answers["docker load"] = "", answer(DOWN, rc=1)
+    host.answers["docker load"] = answer(DOWN, rc=1)
+    (tmp_path / "x.tar.gz").touch()
     with pytest.raises(StepFailed, match="the Docker daemon is not running"):
-        building.load(host, "/x.tar.gz")
+        building.load(host, str(tmp_path / "x.tar.gz"))
 
 
 @pytest.fixture
