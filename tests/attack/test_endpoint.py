@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import os
 import sys
@@ -22,14 +23,17 @@ from fakes import FakeHost
 from provision.bootstrap import Manner, make_plan
 from provision.catalog.load import Catalog
 from provision.catalog.rows import Serve
-from provision.cli import main
+from provision.cli import endpoint, main
+from provision.cli.screen import Screen
 from provision.config import Options
 from provision.errors import ProbeError, ServingFailed, UntrustedPath, UsageError
 from provision.host import Listener
 from provision.host.addresses import is_loopback
 from provision.host.local import LocalHost
 from provision.http_client import NoAnswer
+from provision.output import json_text
 from provision.plan import Plan
+from provision.report import Report
 from provision.serving import inherited, keys, listening, record, server
 from provision.serving.launch import Launch
 from provision.serving.ports import DerivedPort
@@ -395,3 +399,21 @@ def test_temporary_files_are_not_kept_where_others_may_exchange_them(
     assert not list((tmp_path / "open").iterdir())
     (tmp_path / "open").chmod(0o1777)
     told(LocalHost({"PATH": os.environ["PATH"]}), prefix)
+
+
+@pytest.mark.tried("key in output", "a key that was made: shown on a terminal, and in no pipe, file or JSON")
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_key_that_was_made_is_shown_once_and_to_a_person_only(terminal: bool) -> None:
+    plan, out = planned("a100", bind="0.0.0.0"), io.StringIO()
+    report = Report(host="h", command="bootstrap", data={"endpoint": "http://127.0.0.1:30000/v1"})
+    screen = Screen(file=out, force_terminal=terminal, width=300)
+    endpoint.show(screen, report, plan, name="a100", place="")
+    assert plan.made_key and (plan.made_key in out.getvalue()) is terminal
+    assert f"{plan.launch.key_file}" in out.getvalue()
+    told = json_text({"key_file": plan.launch.key_file, "argv": list(plan.launch.argv)}, "utf-8")
+    assert plan.made_key not in told and str(plan.launch.key_file) in told
+    host = FakeHost()
+    keys.give(host, f"{plan.decision.places.prefix}/servers/a100", plan.made_key)
+    again, out = planned("a100", bind="0.0.0.0", host=host), io.StringIO()
+    endpoint.show(Screen(file=out, force_terminal=True, width=300), report, again, name="a100", place="")
+    assert plan.made_key not in out.getvalue(), "once"
