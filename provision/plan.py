@@ -198,6 +198,7 @@ def _stack_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
         image=decision.hosting.reference if decision.hosting else None,
         model=given.model,
         port=decision.serve.port,
+        server=given.name,
     )
     models = _model_steps(decision, environment, given)
     hub = next((step for step in models if isinstance(step, HubModel)), None)
@@ -231,6 +232,7 @@ def _image_steps(decision: Decision, launch: Launch, given: Arguments) -> tuple[
         image=hosting.reference,
         model=given.model or image.model,
         port=decision.serve.port,
+        server=given.name,
     )
     return (
         _directories(places, paths),

@@ -22,8 +22,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """One successful run. Either `environment` (a name) with its lock, or `image` with its digest, is set.
 
     `time` is UTC (ISO 8601), `model_revision` the commit of a model of the hub. `smoke` is what the smoke test
-    measured; no field ever holds a secret. After a rollback `rolled_back_from` is the environment that was left:
-    servers of it follow when they are started again.
+    measured, `server` the one that passed it; no field ever holds a secret. After a rollback `rolled_back_from` is the
+    environment that was left: servers of it follow when they are started again, if the other one was theirs before.
     """
 
     target: str
@@ -40,6 +40,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     port: int | None = None
     smoke: dict[str, Any] = {}
     rolled_back_from: str | None = None
+    server: str | None = None
     sgprov: str = __version__
     time: str = ""
     schema: int = SCHEMA

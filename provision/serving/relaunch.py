@@ -63,11 +63,14 @@ def followers(view: HostView, prefix: str) -> tuple[str, ...]:
 def gone_back_to(view: HostView, prefix: str, server: Server) -> str | None:
     """The environment in use, where a rollback put it in the place of the server's own.
 
-    A server of another target keeps its environment, though that is not `current` either.
+    A server of another target keeps its environment, though that is not `current` either; so does one that was never
+    verified with the environment gone back to, which is another server's of the same prefix.
     """
     receipt, now = environments.environment_receipt(view, prefix), environments.current(view, prefix)
     if receipt is None or receipt.rolled_back_from is None or now is None:
         return None
     left = environments.python_of(f"{prefix}/environments/{receipt.rolled_back_from}")
     in_force = now.rsplit("/", 1)[-1] == receipt.environment
-    return now if in_force and server.python == left else None
+    receipts = (receipt, *environments.receipt_history(view, prefix))
+    was_its = any(one.environment == receipt.environment and one.server in {None, server.name} for one in receipts)
+    return now if in_force and was_its and server.python == left else None

@@ -103,3 +103,17 @@ def test_a_server_from_an_image_says_nothing_of_the_environment_that_was_gone_ba
     host.files["/p/receipts/2026-01-02T00-00-00Z.json"] = host.files["/p/receipt.json"] = image
     assert launch_of(host, "/p", known)[0].argv[0] == f"{OLD}/bin/python"
     assert followers(host, "/p") == ("a",)
+
+
+def test_an_environment_of_another_server_is_none_to_go_back_to() -> None:
+    """Two servers of one prefix, each with its own: what a rollback puts in use was never this one's."""
+    host = machine()
+    known = server(host)
+    host.files["/p/receipt.json"] = msgspec.json.encode(
+        Receipt(target="t", environment="old", rolled_back_from="new", server="another")
+    ).decode()
+    assert followers(host, "/p") == ()
+    assert launch_of(host, "/p", known)[0] == known.launch
+    its_own = Receipt(target="t", environment="old", server="a")
+    host.files["/p/receipts/2026-01-01.json"] = msgspec.json.encode(its_own).decode()
+    assert followers(host, "/p") == ("a",)
