@@ -107,7 +107,7 @@ def _one(host: Host, server: Server, *, cold: bool, ready_s: float, tell: Callab
         raise ServingFailed(
             f"`{server.name}` gave no token in {_FIRST_TOKENS_S:.0f} s", hint=f"`sgprov smoke {server.name}`"
         )
-    before, killed = flight.tokens, time.time()
+    before, killed = flight.tokens, time.monotonic()
     _kill(host, server)
     # Pages in use cannot be dropped: so after the death, and before the pause of the supervisor is over.
     dropped = sum(map(_drop, _files(server))) if cold else 0
@@ -160,10 +160,10 @@ def _detected(host: Host, server: Server, killed: float) -> float:
         if server.container:
             seen = engine.look(host, server.container.program, server.container.name)
             if isinstance(seen, Seen) and (not seen.runs or seen.pid != server.pid):
-                return time.time() - killed
+                return time.monotonic() - killed
         for event in supervisor.events(host, server):
-            if event["event"] == "died" and event["time"] >= killed - 0.001:
-                return float(event["time"]) - killed
+            if event["event"] == "died" and event.get("monotonic", 0) >= killed - 0.001:
+                return float(event["monotonic"]) - killed
         time.sleep(_POLL_S)
     raise ServingFailed(f"nobody noticed within {_DETECT_S:.0f} s that `{server.name}` died")
 
@@ -175,7 +175,7 @@ def _served_again(host: Host, server: Server, killed: float, ready_s: float) -> 
         if known and (known.id != server.id or known.container):
             now = status(host, known)
             if now.health == "running" and now.server.pid != server.pid:
-                return time.time() - killed
+                return time.monotonic() - killed
             if "given up" in now.text:
                 raise ServingFailed(f"`{server.name}` {now.text}")
         time.sleep(_POLL_S * 5)

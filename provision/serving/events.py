@@ -31,8 +31,13 @@ def events(view: HostView, server: Server) -> tuple[dict[str, Any], ...]:
 
 
 def note(host: Host, server: Server, event: str, **more: Any) -> None:
-    """Write an event down, where that is possible. `time` is in seconds since 1970, as the machine's clock has it."""
+    """Write an event down, where that is possible.
+
+    `time` is in seconds since 1970, as the machine's clock has it; `monotonic`, in seconds since it was started, is for
+    durations: nobody sets that clock.
+    """
     kept = [json.dumps(one) for one in events(host, server)][-_KEPT:]
-    kept.append(json.dumps({"time": round(time.time(), 3), "event": event, "pid": server.pid, **more}))
+    when = {"time": round(time.time(), 3), "monotonic": round(time.monotonic(), 3)}
+    kept.append(json.dumps({**when, "event": event, "pid": server.pid, **more}))
     with suppress(ProvisionError):
         host.write(f"{server.directory}/{FILE}", "\n".join(kept) + "\n", mode=0o600)
