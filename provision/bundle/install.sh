@@ -76,6 +76,8 @@ for place in "$to" "$to/versions" "$to/bin" "$version"; do
   esac
 done
 
+[ ! -d "$to/bin/sgprov" ] || fail "$to/bin/sgprov is a directory"
+
 if [ ! -f "$version/complete" ]; then
   rm -rf "$version" "$version.python" "$uv"
   python=

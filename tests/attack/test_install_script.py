@@ -129,7 +129,7 @@ def test_the_script_takes_a_version_of_twelve_digits_only(tmp_path: Path, digest
 
 
 @pytest.mark.tried("shared directory", "install.sh into a directory that others can write, or a link to another")
-@pytest.mark.parametrize("how", ["others", "group", "link", "version", "bin"])
+@pytest.mark.parametrize("how", ["others", "group", "link", "version", "linked version", "bin", "program"])
 def test_the_script_runs_nothing_from_where_others_write(tmp_path: Path, how: str) -> None:
     there, to = unpacked(tmp_path, TOOL), tmp_path / "tool"
     planted = to / "versions" / ("ab" * 6)
@@ -142,11 +142,17 @@ def test_the_script_runs_nothing_from_where_others_write(tmp_path: Path, how: st
         to.symlink_to(tmp_path / "elsewhere")
     elif how == "version":
         planted.chmod(0o777)
+    elif how == "linked version":
+        planted.rename(tmp_path / "elsewhere")
+        planted.symlink_to(tmp_path / "elsewhere")
+    elif how == "program":
+        (to / "bin/sgprov").mkdir(parents=True)
     else:
         (to / "bin").mkdir()
         (to / "bin").chmod(0o777)
     ran = installed(there, to)
-    assert ran.returncode == 5 and not os.path.lexists(to / "bin/sgprov"), ran.stderr
+    assert ran.returncode == 5 and not (to / "bin/sgprov").is_symlink(), ran.stderr
+    assert how != "program" or list((to / "bin/sgprov").iterdir()) == []
 
 
 def test_the_script_is_content_with_a_version_that_is_complete(tmp_path: Path) -> None:

@@ -6,16 +6,19 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from live.hub import COMMIT, TOKEN, Hub, serving
 
+from provision.catalog.engines import engine
 from provision.environments import uv
 from provision.errors import CheckFailed, StepFailed
 from provision.host.local import LocalHost
 from provision.steps.base import Progress
 from provision.steps.model import HubModel
+from provision.steps.model_demands import Demands
 from provision.steps.model_files import HubCopy
 
 pytestmark = pytest.mark.network
@@ -73,6 +76,18 @@ def box(tmp_path: Path, python: str, hub: Hub, monkeypatch: pytest.MonkeyPatch) 
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     return Box(tmp_path, python, hub)
+
+
+def test_what_cannot_be_served_is_told_by_its_configuration_alone(box: Box, hub: Hub) -> None:
+    step = box.step("org/open")
+    sglang = engine("sglang")
+    (served,) = sglang.rows(sglang.architectures, "0.5.23")
+    step = replace(step, demands=Demands(served=served))
+    with pytest.raises(CheckFailed, match="LlamaForCausalLM"):
+        step.apply(box.host, lambda _: None)
+    assert not any("safetensors" in line for line in hub.seen), "no weights were fetched for that"
+    with pytest.raises(CheckFailed):
+        step.check(box.host)
 
 
 def test_fetched_once_and_then_found_without_the_hub(box: Box, hub: Hub) -> None:
