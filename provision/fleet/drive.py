@@ -16,11 +16,13 @@ from typing import Any
 from provision import config, trust
 from provision.catalog.shipped import folder
 from provision.errors import ProvisionError, UsageError
+from provision.host import files
 from provision.output import readable
 
 _SYSTEM_COLLECTIONS = "/usr/share/ansible/collections"
 _INSTALL = "pip install 'sgprov[fleet]'"
 _FORKS = 16
+_NAMES = "limit"
 _SOCKET_PATH = 70
 # What `ansible-playbook` ends with where it did its work: 0, or a sum of 2, 4 and 8 for hosts that failed, that were
 # unreachable, or that ended a play.
@@ -79,22 +81,18 @@ class Workshop:
         ssh_attempts: int = 0,
         run: Run | None = None,
     ) -> Run:
-        """Run one of our playbooks to its end. Raises `UsageError` where Ansible cannot start at all."""
+        """Run one of our playbooks to its end.
+
+        Raises `UsageError` where Ansible cannot start at all, `StepFailed` where nothing can be written for it.
+        """
         runner = _runner()
         run = run or Run()
-        private = Path(tempfile.mkdtemp(dir=self.path))
-        given = private / "values.yml"
-        # In a file of ours and not as `extravars`: those are written, in clear, into the artifacts.
-        given.touch(mode=0o600)
-        given.write_text(literal({**(values or {}), **(secrets or {})}))
+        private, given = self._written({**(values or {}), **(secrets or {})}, limit)
         arguments = ["--extra-vars", f"@{given}", *self.settings.user_arguments]
         if tags:
             arguments += ["--tags", tags]
         if limit:
-            # By file: a command line holds some thousand names only.
-            names = private / "limit"
-            names.write_text("\n".join(limit) + "\n")
-            arguments += ["--limit", f"@{names}"]
+            arguments += ["--limit", f"@{private / _NAMES}"]
         call = {
             "private_data_dir": str(private),
             "project_dir": str(folder("playbooks")),
@@ -123,6 +121,20 @@ class Workshop:
             finally:
                 shutil.rmtree(private, ignore_errors=True)
         return run
+
+    def _written(self, values: Mapping[str, Any], limit: Sequence[str]) -> tuple[Path, Path]:
+        """A folder for one run, and the file in it with the variables of that run."""
+        try:
+            private = Path(tempfile.mkdtemp(dir=self.path))
+            given = private / "values.yml"
+            # In a file of ours and not as `extravars`: those are written, in clear, into the artifacts.
+            given.touch(mode=0o600)
+            given.write_text(literal(values))
+            # By file: a command line holds some thousand names only.
+            (private / _NAMES).write_text("\n".join(limit) + "\n")
+        except OSError as error:
+            raise files.failed("written", str(self.path), error) from error
+        return private, given
 
     def hosts(self, limit: str | None) -> tuple[str, ...]:
         """The names of the hosts, from the inventory itself: a host that is never reached gives no event.

@@ -90,11 +90,14 @@ class Fleet:
         if self._wishes.target:
             values["sgprov_host_target"] = self._wishes.target
         names = [name for name, host in self.states.items() if host.state is State.WAITING]
+        stopped = None
         if names:
-            self._play(PLAYBOOKS[self._command], names, values=values)
+            ran = self._play(PLAYBOOKS[self._command], names, values=values)
+            if any(host.state not in ENDED for host in self.states.values()):
+                stopped = f"Ansible ended before all had answered: {answers.text(ran.last_line, _WORDS)}"
         for host in self.states.values():
             advice.without_tool(host, self._wishes.settings.inventory)
-        return self._report()
+        return self._report(stopped=stopped)
 
     def _bring_first(self) -> None:
         """Give sgprov to the hosts that lack it; whether they could be brought to a target is not the question."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -124,7 +125,8 @@ def test_output_that_goes_nowhere(
     arguments = ("bootstrap", "--wheels", "index", *form)
     process = start(*arguments, says=says, stdout=writing, CLOSED="1" if where == "closed" else "")
     os.close(writing)
-    process.communicate(timeout=60)
+    _, told = process.communicate(timeout=60)
+    assert "Traceback" not in told
     assert kept(tmp_path) == {"a": "ok", "b": "ok"}, "the work ends as it would have"
 
 
@@ -234,6 +236,37 @@ def test_wheels_that_cannot_be_had(
         controller(ansible, wheels_from="controller")
     assert [played.tags for played in ansible.played] == ["ask"]
     assert kept(tmp_path) == {"a": "not-reached", "b": "not-reached"}
+
+
+@pytest.mark.fault
+@pytest.mark.tried(CONTROLLER, "its disk is full, or has a few kilobytes left: an error that says so, or all is done")
+# ansible-runner leaves files open where it cannot write to them.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("left", [0, 4, 12, 40, 100])
+def test_a_controller_whose_disk_is_full(tmp_path: Path, left: int) -> None:
+    pytest.importorskip("ansible_runner", reason="NOT RUN: ansible-runner is not installed")
+    fleet = Local(tmp_path)
+    fleet.add("one")
+    home = tmp_path / "home"
+    home.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k,mode=755", "x", str(home)], check=False)
+    if mounted.returncode:
+        pytest.skip("NOT RUN: a tmpfs cannot be mounted here")
+    try:
+        (home / "filler").write_bytes(b"x" * (400 - left) * 1024 if left else b"")
+        with contextlib.suppress(OSError), (home / "rest").open("wb") as rest:
+            rest.write(b"x" * 500_000 if not left else b"")
+        host = LocalHost({"HOME": str(home), "PATH": os.environ["PATH"]})
+        wishes = Wishes(settings=Settings(inventory=fleet.inventory()))
+        words = ""
+        try:
+            report = run.carry_out(host, "doctor", wishes, Watcher())
+            words = "" if report.ok else f"{report.stopped} {report.hosts[0].finding}"
+        except ProvisionError as error:
+            words = str(error)
+        assert not words or "No space left" in words, words
+    finally:
+        subprocess.run(["umount", "--lazy", str(home)], check=True)
 
 
 @pytest.mark.tried(HOST, "the connection drops while it is at work: it is unreachable, and taken up again")
