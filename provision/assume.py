@@ -37,6 +37,7 @@ KEYS = (
     "slurm",
     "docker",
 )
+_OF_THE_GPU = {"count", "compute_capability"}
 _YES = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
@@ -55,6 +56,12 @@ def parse(text: str) -> dict[str, str]:
             )
         given[key] = value
     return given
+
+
+def changed(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
+    """A target's own machine, in which some facts are others; another GPU brings what belongs to it."""
+    kept = {key: value for key, value in own.items() if "gpu" not in given or key not in _OF_THE_GPU}
+    return {**kept, **given}
 
 
 def facts(given: Mapping[str, str]) -> Facts:

@@ -283,9 +283,9 @@ def question(
 ) -> Question:
     """What the decision is made from: this host's facts, or those of a machine that is only assumed.
 
-    `assumed` is `KEY=VALUE,…`, or `target` for the machine that the target is for. `gathering` gives the facts that
-    somebody is gathering already, without disks. `previous` is what the server here was decided as, `hf_home` where
-    HF_HOME put the Hugging Face cache, if it is not set now.
+    `assumed` is `target` for the machine that the target is for, or `KEY=VALUE,…` for what is different there.
+    `gathering` gives the facts that somebody is gathering already, without disks. `previous` is what the server here
+    was decided as, `hf_home` where HF_HOME put the Hugging Face cache, if it is not set now.
     """
     catalog = Catalog()
     # That of the machine itself: where one is only assumed, this one's says nothing of it.
@@ -331,11 +331,12 @@ def _installed(view: HostView, prefix: str) -> tuple[environments.Environment, .
 
 
 def _assumed(text: str, catalog: Catalog, wishes: Options) -> Mapping[str, str]:
-    if text != "target":
-        return assume.parse(text)
     if not wishes.target:
-        raise UsageError("`--assume target` needs a target", hint="name it with `--target`")
-    return catalog.target(wishes.target).assume
+        if text == "target":
+            raise UsageError("`--assume target` needs a target", hint="name it with `--target`")
+        return assume.parse(text)
+    own = catalog.target(wishes.target).assume
+    return own if text == "target" else assume.changed(own, assume.parse(text))
 
 
 def _with_named_python(view: HostView, facts: Facts, wishes: Options) -> Facts:

@@ -8,7 +8,7 @@ from typing import Any
 
 from provision.decision import Decision, Places
 from provision.environments import Receipt, path_for, python_of
-from provision.errors import ProvisionError
+from provision.errors import OK, CheckFailed, ProvisionError, UnsupportedHost
 from provision.host import HostView
 from provision.locks.lockfile import Lock
 from provision.remembered import Remembered
@@ -44,7 +44,8 @@ EXAMPLE_MODEL = "Qwen/Qwen3-0.6B"
 class Foresight:
     """What would become of a step today; `would_change` is None where the machine is not here to be looked at.
 
-    `problem` is why it would fail, where that can be told already, `remedy` what to do about it.
+    `problem` is why it would fail, where that can be told already, `remedy` what to do about it, and `exit_status` what
+    a run ends with because of it.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Foresight:
     looks_only: bool = False
     problem: str | None = None
     remedy: str | None = None
+    exit_status: int = OK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +113,11 @@ def preflight_failures(plan: Plan, view: HostView) -> dict[str, ProvisionError]:
     return found
 
 
+def preflight_status(failure: ProvisionError) -> int:
+    """What a plan, a dry run and a run end with where a step would fail: nothing was changed, so it is a check's."""
+    return failure.exit_status if isinstance(failure, UnsupportedHost) else CheckFailed.exit_status
+
+
 def _foreseen(step: Step, view: HostView | None, problem: ProvisionError | None) -> Foresight:
     if view is None:
         return Foresight(id=step.id, preview=step.preview(), would_change=None, looks_only=step.looks_only)
@@ -121,6 +128,7 @@ def _foreseen(step: Step, view: HostView | None, problem: ProvisionError | None)
         looks_only=step.looks_only,
         problem=str(problem) if problem else None,
         remedy=problem.hint if problem else None,
+        exit_status=preflight_status(problem) if problem else OK,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from provision.errors import CommandFailed, ProvisionError, StepFailed
 from provision.host import Host
-from provision.plan import Plan, preflight_failures
+from provision.plan import Plan, preflight_failures, preflight_status
 from provision.report import Finding, Report, Status, StepResult
 from provision.serving import record
 from provision.steps import Applied, Progress, Step
@@ -84,7 +84,7 @@ def apply(plan: Plan, host: Host, *, dry_run: bool = False, watcher: Watcher | N
         findings=tuple(findings),
         steps=tuple(results),
         data=data,
-        failed_with=_status_of(failure),
+        failed_with=preflight_status(failure) if failure and failure in hopeless.values() else _status_of(failure),
     )
 
 

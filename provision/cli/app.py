@@ -45,6 +45,10 @@ COMMANDS = {
 }
 
 
+# Those that hold others, the commonest first.
+_GROUPS = ("serve", "environments", "bundle", "image", "fleet", "experiment")
+
+
 class Lazy(click.Group):
     """A group that imports a command's module only when that command is called."""
 
@@ -54,22 +58,31 @@ class Lazy(click.Group):
     def get_command(self, _: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"provision.cli.{name}"), name)
-        assert isinstance(command, click.Command)  # noqa: S101  # a rule of this package, kept by a test
+        command = self.load(name)
         # It may change things as soon as it runs.
         interrupts.raise_from_now_on()
+        return command
+
+    @staticmethod
+    def load(name: str) -> click.Command:
+        command = getattr(importlib.import_module(f"provision.cli.{name}"), name)
+        assert isinstance(command, click.Command)  # noqa: S101  # a rule of this package, kept by a test
         return command
 
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-            near = nearest(arguments[0], COMMANDS)
-            raise errors.UsageError(
-                f"there is no command `{arguments[0]}`",
-                hint=f"did you mean `{near}`?" if near else "`sgprov --help` lists them",
-            )
+            raise errors.UsageError(f"there is no command `{arguments[0]}`", hint=self._hint(arguments[0]))
         return super().resolve_command(context, arguments)
+
+    def _hint(self, name: str) -> str:
+        """What a command that is not there was probably meant to be: one of a group, or one that is spelled alike."""
+        groups = [group for each in _GROUPS if isinstance(group := self.load(each), click.Group)]
+        inside = [f"`sgprov {group.name} {name}`" for group in groups if name in group.commands]
+        near = nearest(name, COMMANDS)
+        meant = " or ".join(inside) or (f"`{near}`" if near else "")
+        return f"did you mean {meant}?" if meant else "`sgprov --help` lists them"
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -111,6 +124,9 @@ def _guarded(arguments: Sequence[str], command: str, *, as_json: bool) -> int:
     except errors.ProvisionError as error:
         status = error.exit_status
         render.show_error(error, command=command, as_json=as_json, notices=notices)
+    except click.exceptions.NoArgsIsHelpError as error:
+        status = errors.UsageError.exit_status
+        render.show_help(error.format_message())
     except click.UsageError as error:
         status = errors.UsageError.exit_status
         render.show_error(_usage(error), command=command, as_json=as_json, notices=notices)

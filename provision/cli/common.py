@@ -47,11 +47,20 @@ class HandsOn(click.Command):
         ctx.allow_extra_args = True
         rest = super().parse_args(ctx, here)
         if rest:
-            raise UsageError(f"`{rest[0]}` is no option here", hint="what is to be handed on stands behind `--`")
+            hint = "what is to be handed on stands behind `--`"
+            if any(parameter.name == "target" for parameter in self.params) and rest[0] in _targets():
+                hint = f"did you mean `--target {rest[0]}`?"
+            raise UsageError(f"`{rest[0]}` is no option here", hint=hint)
         return rest
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[-- WORD...]"]
+
+
+def _targets() -> set[str]:
+    from provision.catalog.load import Catalog  # noqa: PLC0415  # only for a hint
+
+    return {target.name for target in Catalog().targets}
 
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of text.")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from provision import bootstrap, config
+from provision import assume, bootstrap, config
 from provision.cli import common, render
 from provision.cli.output import Shown
 from provision.decision import Decision
+from provision.errors import OK, UnsupportedHost
 from provision.plan import Foresight, Plan
 from provision.report import Report, Status
 from provision.steps.environment import times
@@ -32,7 +34,8 @@ _GB = 1e9
     metavar="[gpu=A40,driver=550.90.07,…]",
     is_flag=False,
     flag_value="target",
-    help="Plan for a machine that is not here; without a value, for the one that the target is for.",
+    help="Plan for a machine that is not here: the one that the target is for, with these facts changed. "
+    f"Keys: {', '.join(assume.KEYS)}.",
 )
 @common.as_json
 def plan(
@@ -47,21 +50,36 @@ def plan(
 ) -> Shown:
     """Show what bootstrap would do, step by step, and why this stack and none of the others.
 
-    Looks only. Works for a machine that is not here: a captured one (--host) or an assumed one (--assume). What
-    stands behind `--` is handed to the engine.
+    Looks only. Exit 4 if a step would fail, as bootstrap does. Works for a machine that is not here: a captured one
+    (--host) or an assumed one (--assume). What stands behind `--` is handed to the engine.
     """
     del as_json
     view = common.view(folder)
     wishes = common.options(file, flags, extra)
     manner = bootstrap.Manner(api_key=config.secret("SGPROV_API_KEY"), forget=forget)
-    made = bootstrap.make_plan(view, wishes, manner, assumed=assumed)
+    try:
+        made = bootstrap.make_plan(view, wishes, manner, assumed=assumed)
+    except UnsupportedHost as error:
+        raise type(error)(str(error), hint=_hint(error, assumed, folder), findings=error.findings) from error
     foresight = made.foresee(None if assumed else bootstrap.for_target(view, made))
     return Shown(
         command="plan",
         data=_data(made, foresight),
         text=lambda screen: _show(made, foresight, screen),
+        ok=not any(step.problem for step in foresight),
         changed=any(step.would_change for step in foresight),
+        exit_status=next((step.exit_status for step in foresight if step.problem), OK),
     )
+
+
+def _hint(error: UnsupportedHost, assumed: str | None, folder: str | None) -> str | None:
+    """The hint of a refusal, for the machine that was planned for."""
+    if assumed:
+        return "assume another machine, such as `--assume gpu=A40,driver=570`, or name another `--target`"
+    if folder and error.hint:
+        for command in ("`sgprov targets`", "`sgprov doctor`"):
+            error.hint = error.hint.replace(command, f"{command[:-1]} --host {shlex.quote(folder)}`")
+    return error.hint
 
 
 def _data(made: Plan, foresight: tuple[Foresight, ...]) -> dict[str, Any]:

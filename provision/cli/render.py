@@ -181,6 +181,11 @@ def label(status: Status) -> str:
     return _LABELS.get(status, status.value)
 
 
+def show_help(text: str) -> None:
+    """Help that nobody asked for, where a command was left out: beside the result that there is not."""
+    print(sayable(text, sys.stderr.encoding or "utf-8"), file=sys.stderr, flush=True)
+
+
 def print_line(text: str, *, error: bool = False) -> None:
     """A plain line, for what is not a terminal; flushed, because someone is following."""
     stream = sys.stderr if error else sys.stdout

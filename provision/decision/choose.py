@@ -341,8 +341,18 @@ def _refusal(fits: Sequence[Fit], wishes: Options, facts: Facts) -> UnsupportedH
     if wishes.target:
         lines = "\n".join(f"  {line}" for line in fits[0].why_not)
         return kind(f"target `{wishes.target}` does not fit this host:\n{lines}", hint=hint)
-    lines = "\n".join(f"  {fit.target.name}: {'; '.join(fit.why_not)}" for fit in fits)
+    lines = "\n".join(f"  {fit.target.name}: {'; '.join(fit.why_not)}" for fit in sorted(fits, key=_distance))
     return kind(f"no target in the catalog fits this host:\n{lines}", hint=hint)
+
+
+def _distance(fit: Fit) -> tuple[int, int]:
+    """How far a target is from fitting. The nearest is told first: its reasons are those that decide.
+
+    One whose GPUs these are comes before one for others, and of those the one that takes the most kinds.
+    """
+    if fit.objections:
+        return (1, -len(fit.target.compute_capabilities))
+    return (0, min((len(one.objections) for one in fit.candidates), default=0))
 
 
 def _remedy(fits: Sequence[Fit], wishes: Options, facts: Facts) -> tuple[type[UnsupportedHost], str]:

@@ -90,10 +90,9 @@ class Fit:
 
     @property
     def why_not(self) -> tuple[str, ...]:
-        """Every reason, the target's own first, one line a stack."""
-        return self.objections or tuple(
-            f"{candidate.name}: {'; '.join(candidate.objections)}" for candidate in self.candidates
-        )
+        """Every reason: the target's own, or one line a stack, and first of that which lacks the least."""
+        nearest = sorted(self.candidates, key=lambda one: len(one.objections))
+        return self.objections or tuple(f"{one.name}: {'; '.join(one.objections)}" for one in nearest)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -117,7 +117,7 @@ def test_what_is_hopeless_is_told_before_the_first_change() -> None:
     made = plan(Change(id="one", log=log), port, Change(id="two", log=log))
     report = runner.apply(made, host)
     assert [step.status for step in report.steps] == [Status.NOT_REACHED, Status.FAILED, Status.NOT_REACHED]
-    assert (log, report.exit_status) == ([], 5)
+    assert (log, report.exit_status) == ([], 4)
     assert "pid 4711" in (report.steps[1].error or "")
     assert "pid 4711" in (made.foresee(host)[1].problem or "")
 
