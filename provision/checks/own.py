@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from provision.checks.base import Context
+from provision.errors import NotPermitted, UntrustedPath
 from provision.host import Process
 from provision.serving import processes, record
 from provision.serving.record import Server
@@ -47,9 +48,20 @@ def prefix_of(context: Context, pid: int) -> str | None:
     return processes.prefix_of(context.view, pid, {one.pid: one.command for one in everyone(context)})
 
 
+def names(context: Context) -> tuple[str, ...]:
+    """The names of every server under this prefix; none where it is another user's, which is told elsewhere."""
+    return context.once("names", lambda: _names(context))
+
+
+def _names(context: Context) -> tuple[str, ...]:
+    try:
+        return record.names(context.view, context.servers)
+    except (NotPermitted, UntrustedPath):
+        return ()
+
+
 def _servers(context: Context) -> tuple[Server, ...]:
-    names = record.names(context.view, context.servers)
-    found = (record.load(context.view, f"{context.servers}/{name}") for name in names)
+    found = (record.load(context.view, f"{context.servers}/{name}") for name in names(context))
     return tuple(one for one in found if one)
 
 

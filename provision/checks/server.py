@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 
 from provision.checks.base import Context, check, error, info, warning
-from provision.checks.own import engines, living, own_pids, prefix_of, servers
+from provision.checks.own import engines, living, names, own_pids, prefix_of, servers
 from provision.report import Finding
-from provision.serving import commands
-from provision.serving.processes import boot_id, machine_name
+from provision.serving import commands, record, watchman
+from provision.serving.processes import boot_id
 from provision.serving.record import Server
 
 _check = partial(check, "server")
@@ -20,9 +20,15 @@ def _has_servers(context: Context) -> bool:
     return bool(servers(context))
 
 
+def _has_names(context: Context) -> bool:
+    return bool(names(context))
+
+
 def _should_run(context: Context) -> tuple[Server, ...]:
-    here = machine_name(context.view)
-    return tuple(one for one in servers(context) if one.state in {"starting", "ready"} and one.machine == here)
+    view = context.view
+    return tuple(
+        one for one in servers(context) if one.state in {"starting", "ready"} and not record.is_elsewhere(view, one)
+    )
 
 
 @_check(
@@ -132,4 +138,37 @@ def server_failed(context: Context) -> Iterator[Finding]:
             yield warning(f"the last start of the server `{one.name}` failed", f"`sgprov diagnose {one.log}`")
 
 
-CHECKS = (server_alive, server_answers, server_orphans, server_foreign, server_failed)
+@_check(
+    "server-kept-up",
+    "Whoever is to keep a server up is there",
+    looks_at="the lock that a supervisor holds as long as it lives, for each server that was started with `--restart`",
+    why="a supervisor that was killed is missed only when its server dies, too, and stays dead",
+    remedy="`sgprov serve start NAME --restart` does again, and so does the next `sgprov bootstrap`",
+    applies=_has_servers,
+)
+def server_kept_up(context: Context) -> Iterator[Finding]:
+    for one in _should_run(context):
+        if one.supervised and not watchman.keeps_up(one) and one.pid in living(context)[one.name]:
+            yield warning(
+                f"the server `{one.name}` is to be kept up, and nobody does so any more",
+                f"`sgprov serve start {one.name} --restart`",
+            )
+
+
+@_check(
+    "server-record",
+    "Every server's record can be read",
+    looks_at="servers/*/server.json, and the servers that run without one",
+    why="a server whose record was lost is found by its process alone, and nothing is known of one that has ended",
+    remedy="`sgprov serve start NAME` makes it anew from the server that runs; `sgprov serve remove NAME` forgets it",
+    applies=_has_names,
+)
+def server_record(context: Context) -> Iterator[Finding]:
+    known = {one.name for one in servers(context)}
+    for name in names(context):
+        if found := record.damage(context.view, f"{context.servers}/{name}"):
+            again = f"`sgprov serve start {name}` makes it anew"
+            yield warning(found.text, again if name in known else f"`sgprov serve remove {name}` forgets it")
+
+
+CHECKS = (server_alive, server_answers, server_orphans, server_foreign, server_failed, server_kept_up, server_record)

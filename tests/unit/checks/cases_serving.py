@@ -179,4 +179,11 @@ CASES = (
         lambda: machine(running=(process(77, "python -m http.server"),)),
     ),
     Case("server-failed", "failed", lambda: _server("failed", leader=False), _server),
+    Case("server-kept-up", "nobody does so any more", lambda: _server(supervised=True), _server),
+    Case(
+        "server-record",
+        "is damaged: it is empty",
+        lambda: machine(files={f"{PREFIX}/servers/mine/server.json": ""}),
+        _server,
+    ),
 )
