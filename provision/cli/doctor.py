@@ -16,7 +16,7 @@ import click
 from provision import config
 from provision.cli import common
 from provision.cli.output import Shown
-from provision.errors import ProvisionError
+from provision.errors import ProvisionError, UsageError
 from provision.facts import Facts, gather
 from provision.host import HostView
 
@@ -173,21 +173,30 @@ def _context(view: HostView, wishes: Options, facts: Callable[[], Facts], *, loc
     from provision import bootstrap, remembered  # noqa: PLC0415
     from provision.checks.sight import look  # noqa: PLC0415
 
+    plain = remembered.Remembered(options=wishes)
     try:
         recalled = remembered.recall(view, wishes)
     except ProvisionError:
         # Several servers, or a prefix that another user decides on: the machine is looked at all the same.
-        recalled = remembered.Remembered(options=wishes)
-    # A recorded machine has no secrets, and those of this one say nothing of it.
-    return look(
-        bootstrap.question(
-            view, recalled.options, gathering=facts, previous=recalled.previous, hf_home=recalled.hf_home
-        ),
-        view,
-        credential=config.secret if local else lambda _: None,
-        local=local,
-        network_wait_s=wait,
-    )
+        recalled = plain
+
+    def seen(given: remembered.Remembered) -> Context:
+        return look(
+            bootstrap.question(view, given.options, gathering=facts, previous=given.previous, hf_home=given.hf_home),
+            view,
+            # A recorded machine has no secrets, and those of this one say nothing of it.
+            credential=config.secret if local else lambda _: None,
+            local=local,
+            network_wait_s=wait,
+        )
+
+    try:
+        return seen(recalled)
+    except UsageError:
+        if not recalled.kept:
+            raise
+        # What a server was asked for, and is not there any more: its checks say so, and the rest is looked at, too.
+        return seen(plain)
 
 
 def _data(context: Context, results: tuple[CheckResult, ...]) -> dict[str, Any]:

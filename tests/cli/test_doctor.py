@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
+from served import Machine
 
 from provision.checks.registry import CHECKS
 from provision.cli import main, places
@@ -237,6 +240,19 @@ def test_slurm_blocks_the_target_that_it_runs_and_no_other(capsys: pytest.Captur
         _, found = asked(capsys, "slurm", "--host", str(HOSTS / "slurm-node"), "--target", target)
         severities = {one["check"]: one["severity"] for one in found["findings"]}
         assert severities["slurm-controller"] == severities["slurm-munge"] == severity
+
+
+def test_a_remembered_interpreter_that_is_gone_keeps_doctor_from_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = Machine(tmp_path, "bare-no-gpu")
+    first = machine.plan(target="cpu", port="31000")
+    asked = first.launch.asked
+    assert asked
+    gone = structs.replace(asked, options={**asked.options, "python": "/gone/bin/python3"})
+    machine.serve(replace(first, launch=replace(first.launch, asked=gone)), alive=False, state="stopped")
+    assert main(["doctor", "--json", "--host", str(tmp_path / "machine")]) == 0
+    assert json.loads(capsys.readouterr().out)["target"] == "cpu"
 
 
 @pytest.mark.parametrize(
