@@ -14,6 +14,7 @@ from fakes import GIB
 from served import HOME, Machine
 
 from provision.cli import main
+from provision.errors import CheckFailed
 from provision.host import DiskSpace
 from provision.host.local import LocalHost
 
@@ -93,8 +94,9 @@ def bootstraps(capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, di
     """What `plan`, `bootstrap --dry-run` and `bootstrap` have against it: step to (error, remedy)."""
 
     def run(*arguments: str) -> dict[str, Any]:
-        main([*arguments, "--json"])
+        status = main([*arguments, "--json"])
         found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        assert (status, found["ok"]) == (CheckFailed.exit_status, False)
         return found
 
     def all_three(*options: str) -> dict[str, dict[str, tuple[str, str]]]:

@@ -67,6 +67,7 @@ def prefix(tmp_path: Path) -> Prefix:
     return Prefix(tmp_path)
 
 
+@pytest.mark.tried("run again", "One of two servers of one prefix run again: the other's environment stays in use")
 def test_running_one_again_changes_nothing_of_the_other(prefix: Prefix) -> None:
     assert prefix.bootstrap("a", "first") == ["switch", "receipt"]
     assert prefix.bootstrap("b", "second") == ["switch", "receipt"]
@@ -77,6 +78,9 @@ def test_running_one_again_changes_nothing_of_the_other(prefix: Prefix) -> None:
     assert prefix.receipt() == ("second", 1)
 
 
+@pytest.mark.tried(
+    "run again", "One of two servers changed: its own receipt says so, and that of the prefix stays true"
+)
 def test_what_changes_of_one_is_in_its_own_receipt(prefix: Prefix) -> None:
     prefix.bootstrap("a", "first")
     prefix.bootstrap("b", "second")
@@ -87,6 +91,7 @@ def test_what_changes_of_one_is_in_its_own_receipt(prefix: Prefix) -> None:
     assert prefix.bootstrap("a", "first", port=2) == []
 
 
+@pytest.mark.tried("run again", "A new environment for one of two servers: it is put in use")
 def test_a_new_environment_is_put_in_use_whoever_has_the_one_before(prefix: Prefix) -> None:
     prefix.bootstrap("a", "first")
     prefix.bootstrap("b", "second")
@@ -94,6 +99,7 @@ def test_a_new_environment_is_put_in_use_whoever_has_the_one_before(prefix: Pref
     assert prefix.in_use == ("third", "second")
 
 
+@pytest.mark.tried("run again", "The other server removed, or the link: the next run puts its own environment in use")
 def test_an_environment_in_use_that_is_no_servers_gives_way(prefix: Prefix) -> None:
     """After the other server was removed, or the link."""
     prefix.bootstrap("a", "first")
