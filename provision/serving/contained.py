@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 
 import msgspec
 
 from provision import config
+from provision.catalog.engines import engine as engine_named
 from provision.containers import engine
 from provision.containers.engine import Seen, Silent
 from provision.errors import CommandFailed, ServingFailed, StepFailed
@@ -25,6 +27,9 @@ _START_S = 120.0
 # How long the last lines of a container that has ended may be on their way into the log.
 _LINES_S = 2.0
 _POLL_S = 0.05
+_LOOK_S = 0.5
+# What engines send by themselves.
+_USUAL = "SIGTERM"
 
 
 def start(host: Host, server: Server, container: Inside) -> int:
@@ -81,7 +86,23 @@ def follow(host: Host, server: Server, container: Inside, *, since: str = "") ->
 def end(host: Host, server: Server, *, grace_s: float) -> bool:
     """Stop and remove the container; whether there was one. Its engine waits, and kills in the end."""
     container = server.container
-    return container is not None and engine.end(host, container.program, container.name, grace_s=grace_s)
+    if container is None:
+        return False
+    start = time.monotonic()
+    drain = engine_named(server.engine).drain
+    # An engine that starts it again would do so when it has answered what it had.
+    if drain != _USUAL and server.state == "ready" and container.restarts == 0 and grace_s > 0:
+        with suppress(CommandFailed):
+            host.run([container.program, "kill", "--signal", drain, container.name], timeout_s=_START_S)
+            while time.monotonic() - start < grace_s and _runs(host, container):
+                time.sleep(_LOOK_S)
+    left = max(0.0, grace_s - (time.monotonic() - start))
+    return engine.end(host, container.program, container.name, grace_s=left)
+
+
+def _runs(view: HostView, container: Inside) -> bool:
+    seen = engine.look(view, container.program, container.name)
+    return isinstance(seen, Seen) and seen.runs
 
 
 def current(view: HostView, server: Server) -> Server:

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from provision.errors import ProvisionError, StepFailed, UntrustedPath, UsageError
+from provision.cli import main
+from provision.errors import NotPermitted, ProvisionError, StepFailed, UntrustedPath, UsageError
 from provision.host.local import LocalHost
 from provision.serving import processes, record, server, supervisor, watchman
 from provision.serving.launch import Launch
@@ -227,3 +229,33 @@ def test_what_cannot_be_a_record_is_refused_by_its_name(host: LocalHost, servers
 def test_no_signal_goes_to_more_than_one_process(host: LocalHost, pid: int) -> None:
     with pytest.raises(StepFailed, match="never sent a signal"):
         host.signal(pid, 0)
+
+
+@contextmanager
+def as_stranger() -> Iterator[None]:
+    os.seteuid(STRANGER)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("command", ["status", "stop", "logs", "restart"])
+@pytest.mark.tried(KIND, 'Another user asks for a server under a prefix that is not theirs: not permitted, not "never"')
+def test_another_user_is_told_that_it_is_not_theirs(
+    host: LocalHost, servers: str, command: str, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    ours = server.start(host, servers, launch(), name="a")
+    prefix = Path(servers).parent
+    for place in (prefix, *prefix.parents[:-2]):
+        request.addfinalizer(partial(place.chmod, place.stat().st_mode & 0o777))
+        place.chmod(0o755)
+    arguments = ["serve", command, "--prefix", str(prefix), "--json"]
+    main(["serve", "status", "--prefix", str(prefix), "--json"])  # so that all is imported
+    capsys.readouterr()
+    with as_stranger():
+        assert main(arguments) == NotPermitted.exit_status
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is False and found["error"]["code"] == "not-permitted"
+    assert processes.find(host, ours.pid or 0)
