@@ -14,7 +14,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from provision.environments import failures, installer, manifest, sealing, uv
+from provision.environments import failures, installer, leftovers, manifest, sealing, uv
 from provision.environments.known_wheels import KnownWheels
 from provision.environments.sealing import Comparison, Made
 from provision.errors import CommandFailed, StepFailed
@@ -58,6 +58,7 @@ class Building:
         self.cache = installer.cache_directory(self.host)
         # What is linked from there is changed with it.
         self.host.require_trusted(self.cache)
+        leftovers.sweep(self.cache)
         self._drop(reinstall, "")
         made = self._made()
         if self._installed(offline=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import socket
 import ssl
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 from faults.boxes import Box
 
-from provision.environments import path_for, read_stamp, stalls, verify
+from provision.environments import leftovers, path_for, read_stamp, stalls, verify
 from provision.errors import StepFailed
 from provision.host.local import LocalHost
 from provision.steps.base import Progress
@@ -173,6 +174,25 @@ def test_a_slow_line_is_no_stall(box: Box, index: Index, monkeypatch: pytest.Mon
     lock = box.lock(names=NAMES, data=600_000)
     box.step(lock).apply(machine(box, index.url), lambda _: None)
     assert verify(box.host, path_for(box.prefix, lock)).ok
+
+
+@pytest.mark.tried("growth", "what ten killed downloads left half unpacked in uv's cache, and then an install")
+def test_killed_downloads_leave_nothing_in_the_cache(box: Box, index: Index) -> None:
+    lock = box.lock(names=NAMES, data=3_000_000)
+    for number in range(10):
+        # As a killed uv leaves them; one that is alive keeps its own.
+        for folder in (box.cache / f".tmp{number}", box.cache / f"archive-v0/.tmp{number}"):
+            (folder / "alpha").mkdir(parents=True)
+            (folder / "alpha/data.bin").write_bytes(b"x" * 3_000_000)
+    (box.cache / ".lock").touch()
+    with (box.cache / ".lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        leftovers.sweep(str(box.cache))
+        assert len(list(box.cache.glob("**/.tmp*"))) == 20, "another uv is at work"
+    box.step(lock).apply(machine(box, index.url), lambda _: None)
+    assert list(box.cache.glob("**/.tmp*")) == []
+    size = sum(each.stat().st_size for each in box.cache.rglob("*") if each.is_file())
+    assert size < 1.2 * 2 * 3_000_000
 
 
 def status(number: int, *, wheels: bool = False) -> Callable[[SimpleHTTPRequestHandler], bool]:
