@@ -13,6 +13,7 @@ from provision.catalog.shipped import folder
 from provision.config import Options
 from provision.decision import Decision, Previous, Question, decide
 from provision.decision.choose import places_of
+from provision.environments.installer import is_cached
 from provision.errors import NotPermitted, UnsupportedHost, UntrustedPath, UsageError
 from provision.facts import Facts, gather
 from provision.facts.gather import with_disks
@@ -90,6 +91,9 @@ def _make_plan(view: HostView, wishes: Options, manner: Manner, recalled: Rememb
     if not assumed and not cache_is_ours and decision.download_bytes != 0:
         links = check_links(view, prefix=decision.places.prefix)
         decision = replace(decision, findings=(*decision.findings, *([links] if links else [])))
+        if decision.download_bytes and decision.lock and decision.interpreter:
+            cached = is_cached(view, decision.lock, decision.interpreter)
+            decision = replace(decision, download_bytes=0 if cached else decision.download_bytes)
     decision = decision if assumed else models.at_hand(view, decision)
     model = models.resolve(view, decision)
     models.check(view, decision, model, wishes, assumed=assumed is not None)

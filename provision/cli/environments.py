@@ -12,6 +12,7 @@ from provision import config
 from provision import environments as installed
 from provision.cli import common, progress, render
 from provision.cli.output import Shown
+from provision.environments import uv
 from provision.errors import CheckFailed, UsageError
 from provision.host import Host, HostView
 from provision.remembered import prefixes
@@ -169,19 +170,37 @@ def rollback(prefix: str | None, *, as_json: bool) -> Shown:
 @click.option("--dry-run", is_flag=True, help="Say what would be removed.")
 @common.as_json
 def clear(prefix: str | None, keep: int, *, dry_run: bool, as_json: bool) -> Shown:
-    """Remove environments that nothing uses: never the current one, the one before, or one a server runs from."""
+    """Remove environments that nothing uses: never the current one, the one before, or one a server runs from.
+
+    Says of each one that stays why it does.
+    """
     del as_json
     host = common.local_host()
     place = _only_prefix(host, prefix)
+    kept = {one.path: why for one, why in installed.judged(host, place, keep=keep) if why}
     if dry_run:
         removed = tuple(one.path for one in installed.superfluous(host, place, keep=keep))
     else:
         removed = installed.collect_garbage(host, place, keep=keep)
     verb = "would remove" if dry_run else "removed"
+
+    def show(screen: Console) -> None:
+        screen.print(f"{verb} {', '.join(removed) or 'nothing'}")
+        for path, why in kept.items():
+            render.line(screen, f"kept {path}: {why}")
+        if removed:
+            cache = installed.cache_directory(host)
+            render.line(screen, f"their wheels stay in uv's cache ({cache}): `{uv.program()} cache clean` empties it")
+
     return Shown(
         command="environments",
-        data={"prefix": place, "removed": list(removed), "dry_run": dry_run},
-        text=lambda screen: screen.print(f"{verb} {', '.join(removed) or 'nothing'}"),
+        data={
+            "prefix": place,
+            "removed": list(removed),
+            "kept": [{"path": path, "why": why} for path, why in kept.items()],
+            "dry_run": dry_run,
+        },
+        text=show,
         changed=bool(removed),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from packaging.version import InvalidVersion, Version
 
+from provision.catalog.archives import archive_of
 from provision.catalog.rows import Image, Stack
 from provision.config import Options
 from provision.decision.hosting import ARCHS, choose
@@ -174,8 +175,12 @@ def _lock_and_interpreter(here: Sequence[Lock], setting: Setting, verdict: Verdi
             if found:
                 verdict.reasons.append(f"Python {lock.python} at {found[0].path}")
                 return lock, found[0].path
-    verdict.reasons.append(f"Python {offered[-1].python}, not on this host yet")
-    return offered[-1], None
+    # One that a command of the system's own gives, before one that has to be fetched.
+    system = setting.facts.os
+    archive = archive_of(system.id, system.version) if system else None
+    lock = next((lock for lock in offered if archive and lock.python == archive.python), offered[-1])
+    verdict.reasons.append(f"Python {lock.python}, not on this host yet")
+    return lock, None
 
 
 def _usable(setting: Setting) -> tuple[Sequence[Python], ...]:

@@ -1,7 +1,8 @@
 """Installed stacks on a host: staged, stamped, switched to, verified, rolled back, cleared away."""
 
 from provision.environments.drift import note as note_drift
-from provision.environments.garbage import collect_garbage, superfluous
+from provision.environments.garbage import collect_garbage, judged, superfluous
+from provision.environments.installer import cache_directory
 from provision.environments.layout import (
     Environment,
     Stamp,
@@ -26,12 +27,14 @@ __all__ = [
     "Scan",
     "Stamp",
     "Verification",
+    "cache_directory",
     "collect_garbage",
     "current",
     "environment_receipt",
     "interpreter_of",
     "is_complete",
     "is_stamped",
+    "judged",
     "list_environments",
     "missing",
     "note_drift",

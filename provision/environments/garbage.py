@@ -29,17 +29,29 @@ def collect_garbage(host: Host, prefix: str, *, keep: int = KEEP) -> tuple[str, 
 
 def superfluous(view: HostView, prefix: str, *, keep: int = KEEP) -> tuple[Environment, ...]:
     """What `collect_garbage` would remove."""
+    return tuple(one for one, why in judged(view, prefix, keep=keep) if why is None)
+
+
+def judged(view: HostView, prefix: str, *, keep: int = KEEP) -> tuple[tuple[Environment, str | None], ...]:
+    """Every environment, and why it stays; None where it does not."""
     environments = list_environments(view, prefix)
     processes = [process for process in view.processes() if prefix in process.command]
-    needed = [
-        each
-        for each in environments
-        if each.current or each.previous or is_claimed(each.path) or _used(view, prefix, each.path, processes)
-    ]
-    others = [each for each in environments if each not in needed and each.stamp]
+    needed = {one.path: why for one in environments if (why := _need(view, prefix, one, processes))}
     # What has no stamp is of no use: whoever makes one now holds the lock.
-    unfinished = [each for each in environments if each not in needed and not each.stamp]
-    return (*others[max(0, keep - len(needed)) :], *unfinished)
+    others = [one for one in environments if one.path not in needed and one.stamp]
+    spared = {one.path for one in others[: max(0, keep - len(needed))]}
+    newest = f"one of the {keep} that `--keep` leaves"
+    return tuple((one, needed.get(one.path, newest if one.path in spared else None)) for one in environments)
+
+
+def _need(view: HostView, prefix: str, one: Environment, processes: Iterable[Process]) -> str | None:
+    if one.current:
+        return "it is in use (`current`)"
+    if one.previous:
+        return "`sgprov environments rollback` goes back to it"
+    if is_claimed(one.path):
+        return "a run that is going on is about to use it"
+    return "a process runs from it" if _used(view, prefix, one.path, processes) else None
 
 
 def _used(view: HostView, prefix: str, path: str, processes: Iterable[Process]) -> bool:

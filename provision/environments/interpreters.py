@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import glob
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path, PurePosixPath
 
-import msgspec
 from packaging.version import Version
 
+from provision.catalog.archives import archive_of
 from provision.environments import uv
 from provision.errors import WrongPython
 from provision.host import Host, HostView
@@ -30,16 +29,6 @@ class Interpreter:
     def fits(self, python: str) -> bool:
         """Whether it is a CPython of the minor version `python` ("3.10")."""
         return self.implementation == "CPython" and self.version.startswith(f"{python}.")
-
-
-class Archive(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which Python an operating system's own packages have; `extra` is a source that has others too."""
-
-    os: str
-    version: str
-    python: str
-    source: str
-    extra: str | None = None
 
 
 def look(view: HostView, path: str) -> Interpreter | None:
@@ -108,14 +97,15 @@ def fetch(host: Host, *, prefix: str, python: str) -> None:
 def remedy(view: HostView, python: str) -> str:
     """How this operating system gets that Python: the exact command, or that its archive has none."""
     name, version = parse_os_release(view.read("/etc/os-release") or "")
-    archive = next((row for row in archives() if (row.os, row.version) == (name, version)), None)
-    packages = f"python{python} python{python}-venv python{python}-dev"
+    archive = archive_of(name, version)
+    sudo = "" if view.query(["id", "-u"]).out.strip() == "0" else "sudo "
+    install = f"{sudo}apt-get update && {sudo}apt-get install -y python{python} python{python}-venv python{python}-dev"
     if archive is None:
         return f"install Python {python} with its headers"
     if archive.python == python:
-        return f"`apt-get install -y {packages}`"
+        return f"`{install}`"
     if archive.extra:
-        return f"`add-apt-repository -y {archive.extra} && apt-get install -y {packages}`"
+        return f"`{sudo}add-apt-repository -y {archive.extra} && {install}`"
     return (
         f"{name} {version} has Python {archive.python} only; let uv fetch one from a mirror "
         f"(`UV_PYTHON_INSTALL_MIRROR` or `UV_PYTHON_DOWNLOADS_JSON_URL`)"
@@ -126,9 +116,3 @@ def parse_os_release(text: str) -> tuple[str, str]:
     """Parse lines such as `ID=ubuntu` and `VERSION_ID="22.04"`."""
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     return values.get("ID", "").strip("\"'"), values.get("VERSION_ID", "").strip("\"'")
-
-
-def archives() -> tuple[Archive, ...]:
-    """The rows of `archives.yml`."""
-    text = resources.files("provision.environments").joinpath("archives.yml").read_bytes()
-    return msgspec.yaml.decode(text, type=tuple[Archive, ...])

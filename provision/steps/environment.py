@@ -28,7 +28,8 @@ class Environment:
 
     `interpreter` is the path of a fitting Python, None for the one under the prefix. With `anew` it is
     made anew even where it is complete; `reinstall` names packages whose files are not trusted then, nor those in uv's
-    cache, which are the same files. `wheels` is where all of them are taken from, if not from the index.
+    cache, which are the same files. `cached` says that it has all wheels, `wheels` is
+    where all of them are taken from, if not from the index.
     """
 
     prefix: str
@@ -36,6 +37,7 @@ class Environment:
     interpreter: str | None = None
     reinstall: tuple[str, ...] = ()
     anew: bool = False
+    cached: bool = False
     wheels: str | None = None
 
     @property
@@ -56,7 +58,7 @@ class Environment:
         known = sizes.of(self.lock)
         if known is None:
             return None
-        carried = self.wheels is not None and "://" not in self.wheels
+        carried = self.cached or (self.wheels is not None and "://" not in self.wheels)
         return estimate(None if carried else known.download_bytes, known.disk_bytes)
 
     def satisfied(self, host: HostView) -> bool:

@@ -146,7 +146,7 @@ def test_there_is_one_way_to_uv() -> None:
         for path in PACKAGE.rglob("*.py")
         if "uv.program()" in path.read_text() or "find_uv_bin" in path.read_text()
     }
-    assert naming == {"environments/uv.py", "cli/image.py", "steps/inside.py"}
+    assert naming == {"environments/uv.py", "cli/image.py", "cli/environments.py", "steps/inside.py"}
 
 
 @pytest.mark.tried("shared scratch", "a symbolic link, or another's folder, where private scratch is to be made")

@@ -16,7 +16,7 @@ from provision.decision import Decision, Question, decide, weigh_targets
 from provision.decision.choose import places_of
 from provision.environments import path_for
 from provision.errors import TooLittleDisk, UnsupportedHost, UsageError, WrongPython
-from provision.facts.model import Facts, Python
+from provision.facts.model import Facts, OperatingSystem, Python
 from provision.host import RESERVE_BYTES, DiskSpace
 from provision.locks.lockfile import available
 from provision.locks.sizes import FILE, Sizes, load
@@ -191,6 +191,16 @@ def test_a_host_without_the_python_gets_it_on_the_way() -> None:
     decision = asked(machine(gpu="A40", driver="550.90.07", python="3.12", runpod="yes"), target="runpod-a40")
     assert (decision.python, decision.interpreter) == ("3.10", None)
     assert any("not on this host yet" in line for line in decision.why)
+
+
+@pytest.mark.parametrize(
+    ("system", "version", "expected"), [("debian", "12", "3.11"), ("debian", "13", "3.13"), ("arch", "", "3.13")]
+)
+def test_of_the_pythons_that_are_not_here_one_that_the_system_has_is_wanted(
+    system: str, version: str, expected: str
+) -> None:
+    facts = replace(machine(gpu="none", python="3.10"), os=OperatingSystem(id=system, version=version))
+    assert asked(facts, target="cpu").python == expected
 
 
 def test_an_old_glibc_is_refused_with_both_numbers() -> None:

@@ -27,11 +27,18 @@ def machine(system: str = "ubuntu", version: str = "22.04") -> FakeHost:
 @pytest.mark.parametrize(
     ("system", "version", "expected"),
     [
-        ("ubuntu", "22.04", "`apt-get install -y python3.10 python3.10-venv python3.10-dev`"),
+        (
+            "ubuntu",
+            "22.04",
+            "`sudo apt-get update && sudo apt-get install -y python3.10 python3.10-venv python3.10-dev`",
+        ),
         (
             "ubuntu",
             "24.04",
-            "`add-apt-repository -y ppa:deadsnakes/ppa && apt-get install -y python3.10 python3.10-venv python3.10-dev`",
+            (
+                "`sudo add-apt-repository -y ppa:deadsnakes/ppa && sudo apt-get update && "
+                "sudo apt-get install -y python3.10 python3.10-venv python3.10-dev`"
+            ),
         ),
         ("arch", "1", "install Python 3.10 with its headers"),
     ],

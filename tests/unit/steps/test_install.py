@@ -166,6 +166,24 @@ def test_two_environments_a_rollback_and_the_garbage(box: Box) -> None:
     assert verify(box.host, paths[3]).ok and verify(box.host, paths[2]).ok
 
 
+def test_clearing_away_says_why_the_others_stay(
+    box: Box, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(common, "local_host", lambda: box.host)
+    paths = []
+    for number in range(3):
+        paths.append(box.install(box.lock(f"engine-{number}", names=("alpha",))))
+        Switch(prefix=box.prefix, path=paths[-1]).apply(box.host, lambda _: None)
+    assert main(["environments", "clear", "--keep", "0", "--prefix", box.prefix, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["removed"] == paths[:1]
+    assert {each["path"]: each["why"] for each in told["kept"]}.keys() == set(paths[1:])
+    assert all(each["why"] for each in told["kept"])
+    assert main(["environments", "clear", "--keep", "0", "--prefix", box.prefix]) == 0
+    said = capsys.readouterr().out
+    assert "removed nothing" in said and "rollback" in said and "current" in said
+
+
 def test_the_cache_makes_the_second_one_without_the_wheels(box: Box) -> None:
     lock = box.lock()
     box.install(lock)
