@@ -30,8 +30,8 @@ def at_hand(view: HostView, decision: Decision) -> Decision:
     said = Finding(
         check="model-there",
         severity=Severity.INFO,
-        text=f"there is no model at `{places.models}/{own}`: `{stand_in}` is taken from the hub",
-        fix=(f"`sgprov bootstrap --target {target.name} --model ID|DIR` takes another",),
+        text=f"no model at `{places.models}/{own}`; `{stand_in}` will be downloaded from the hub",
+        fix=(f"`sgprov bootstrap --target {target.name} --model ID|DIR` selects another model",),
     )
     # How the other is quantized says nothing of this one.
     serve = structs.replace(decision.serve, model=stand_in, quantization=None)
@@ -61,7 +61,9 @@ def check(view: HostView, decision: Decision, model: str | None, wishes: Options
         raise UsageError("`--revision` is for a model of the hub", hint=hint)
     template = decision.serve.chat_template
     if template and not assumed and ((there := view.stat(template)) is None or there.is_directory):
-        raise UsageError(f"there is no file `{template}`", hint="`--chat-template` wants the path of a `.jinja` file")
+        raise UsageError(
+            f"there is no file `{template}`", hint="`--chat-template` requires the path of a `.jinja` file"
+        )
 
 
 def findings(view: HostView, plan: Plan) -> tuple[Finding, ...]:

@@ -171,13 +171,13 @@ def check_output(path: Path) -> None:
     if not folder.is_dir():
         raise UsageError(f"there is no directory `{folder}`", hint=f"`mkdir -p {folder}`, or name another with `-o`")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise UsageError(f"`{folder}` cannot be written by this user", hint="name another directory with `-o`")
+        raise UsageError(f"`{folder}` is not writable for this user", hint="name another directory with `-o`")
     # Of parts, the first says what they are.
     for old in (path, *(part for number, part in numbered(path) if number == 1)):
         if old.is_dir():
             raise UsageError(f"`{old}` is a directory", hint="name a file in it with `-o`")
         if os.path.lexists(old) and (old.is_symlink() or not is_one(old)):
-            raise UsageError(f"`{old}` is there, and is not a bundle", hint="name another file with `-o`")
+            raise UsageError(f"`{old}` exists and is not a bundle", hint="name another file with `-o`")
 
 
 def new_file(path: Path) -> BinaryIO:

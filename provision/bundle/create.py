@@ -128,7 +128,7 @@ def _own(staging: Path) -> None:
     """Make the folder, for this user alone: what is in it becomes part of the bundle."""
     staging.mkdir(mode=0o700, exist_ok=True)
     if staging.is_symlink():
-        raise UsageError(f"`{staging}` is a link", hint=f"`rm {staging}`, or name a file elsewhere with `-o`")
+        raise UsageError(f"`{staging}` is a symbolic link", hint=f"`rm {staging}`, or name a file elsewhere with `-o`")
     trust.require(str(staging))
 
 

@@ -19,7 +19,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --tool-only) tool_only=yes; shift ;;
     --to)
-      [ $# -gt 1 ] && [ -n "$2" ] || fail '`--to` wants a directory' 2
+      [ $# -gt 1 ] && [ -n "$2" ] || fail '`--to` requires a directory' 2
       to=$2; shift 2 ;;
     *) break ;;
   esac

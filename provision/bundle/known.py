@@ -62,8 +62,8 @@ def python_of(manifest: Manifest) -> KnownPython:
         ):
             return row
     raise CheckFailed(
-        f"the Python in the bundle is not one that sgprov knows by its hash: `{packed.path if packed else ''}`",
-        hint="it is not used; make the bundle again with `sgprov bundle create --interpreter`",
+        f"the Python in the bundle has no hash that sgprov knows: `{packed.path if packed else ''}`",
+        hint="it was not used; make the bundle again with `sgprov bundle create --interpreter`",
     )
 
 

@@ -94,7 +94,7 @@ def open_plain(path: Path, flags: int = 0) -> BinaryIO:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise CheckFailed(f"`{path}` is not a plain file")
+        raise CheckFailed(f"`{path}` is not a regular file")
     return os.fdopen(descriptor, "rb")
 
 

@@ -211,7 +211,7 @@ def _check_file(file: Path, entry: Entry) -> None:
     except FileNotFoundError:
         raise CheckFailed(f"`{file}` is missing", hint=_AGAIN) from None
     except (OSError, ProvisionError) as error:
-        raise CheckFailed(f"`{file}` is not the plain file that the bundle has", hint=_AGAIN) from error
+        raise CheckFailed(f"`{file}` is not the regular file that the bundle has", hint=_AGAIN) from error
     if size != entry.size or digest.hexdigest() != entry.sha256:
         raise CheckFailed(f"`{file}` was changed or damaged", hint=_AGAIN)
 

@@ -78,7 +78,7 @@ def model_pickle(context: Context) -> Iterator[Finding]:
     if context.serve.load_format == "dummy":
         return
     if found := pickled(context.view, directory, load_format=load_format(context.serve)):
-        text = f"the weights of `{directory}` are pickles, which run whatever code is in them: {', '.join(found[:3])}"
+        text = f"the weights of `{directory}` are pickle files, which can run any code: {', '.join(found[:3])}"
         if context.allow_pickle:
             yield warning(text, "take a copy with safetensors")
         else:

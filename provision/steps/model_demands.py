@@ -61,9 +61,9 @@ class Demands:
         names = [name for name in config.get("architectures") or () if isinstance(name, str)]
         if self.served and names and not set(names) & set(self.served.architectures):
             raise CheckFailed(
-                f"`{directory}` is a {names[0]}: on the device `{self.served.device}` the engine serves "
-                f"{' and '.join(self.served.architectures)} only",
-                hint=f"{self.served.why}; take one such as `{self.served.such_as}`, or the built-in one",
+                f"`{directory}` is a {names[0]}; on the `{self.served.device}` device the engine serves only "
+                f"{' and '.join(self.served.architectures)}",
+                hint=f"{self.served.why}; use one such as `{self.served.such_as}`, or the built-in model",
             )
         self.check_context(view, f"`{directory}`", model_files.context_length(config))
 
@@ -92,7 +92,7 @@ class Demands:
             Finding(
                 check="model-chat",
                 severity=Severity.WARNING,
-                text=f"`{directory}` has no chat template: it answers `/v1/completions`, and no chats",
+                text=f"`{directory}` has no chat template: it serves `/v1/completions` but not chats",
                 fix=("`sgprov bootstrap --chat-template FILE` gives it one",),
             ),
         )
@@ -105,8 +105,8 @@ NONE_MORE = Demands()
 def refused(model: str, pickles: Sequence[str]) -> CheckFailed:
     """The error of a model whose weights nobody allowed to be loaded."""
     return CheckFailed(
-        f"the weights of `{model}` are pickles, which run whatever code is in them: {', '.join(pickles[:3])}",
-        hint="take a copy with safetensors, or load them nevertheless: `--allow-pickle`",
+        f"the weights of `{model}` are pickle files, which can run any code: {', '.join(pickles[:3])}",
+        hint="use a copy with safetensors, or pass `--allow-pickle` if you trust who made it",
     )
 
 

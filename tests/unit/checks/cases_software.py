@@ -254,13 +254,13 @@ CASES = (
     ),
     Case(
         "model-pickle",
-        "are pickles",
+        "are pickle files",
         lambda: _model({"config.json": _CONFIG, "pytorch_model.bin": "pickle"}),
         lambda: _model({"config.json": _CONFIG, "pytorch_model.bin": "pickle", "model.safetensors": ""}),
     ),
     Case(
         "model-pickle",
-        "are pickles",
+        "are pickle files",
         lambda: replace(_model({"config.json": _CONFIG, "model.ckpt": "pickle"}), allow_pickle=True),
         lambda: _model({"config.json": _CONFIG, "model.gguf": ""}),
     ),
