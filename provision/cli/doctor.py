@@ -115,9 +115,9 @@ def next_command(
         from provision.checks.own import living  # noqa: PLC0415
         from provision.cli import places  # noqa: PLC0415
 
-        name = next((name for name, pids in living(context).items() if pids), None)
-        place = places.flag_for(context.view, context.places.prefix)
-        return " ".join(filter(None, ("sgprov smoke", name))) + place
+        # A server that was stopped is as it should be, and nothing that could be tested.
+        if name := next((name for name, pids in living(context).items() if pids), None):
+            return f"sgprov smoke {name}{places.flag_for(context.view, context.places.prefix)}"
     return _bootstrap(context, results, asked) if context.target else "sgprov targets"
 
 

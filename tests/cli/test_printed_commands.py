@@ -7,6 +7,7 @@ environment activated.
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -165,6 +166,13 @@ def test_what_a_stopped_server_prints_starts_it(machine: Machine) -> None:
     assert machine.shell(command)[0] == 0, command
     found = machine.sgprov("serve", "status", "one", "--prefix", machine.prefix)
     assert found[0] == 0 and "running" in found[1]
+
+
+def test_what_doctor_prints_of_stopped_servers_is_no_test_of_them(machine: Machine) -> None:
+    for name in ("one", "two"):
+        server.stop(machine.host, f"{machine.prefix}/servers", name=name, grace_s=1)
+    _, said = machine.sgprov("doctor", "server-alive", "--target", "cpu", "--prefix", machine.prefix, "--json")
+    assert json.loads(said)["next"].split()[1:4] == ["bootstrap", "--target", "cpu"]
 
 
 def test_what_doctor_prints_of_a_killed_server(machine: Machine) -> None:
