@@ -29,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What whoever runs the tests has set for sgprov says nothing of it.
+    for name in [name for name in os.environ if name.startswith("SGPROV_")]:
+        del os.environ[name]
     # As where an environment is activated: what is printed names `sgprov` alone.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     if page := config.getoption("--tried"):
