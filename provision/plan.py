@@ -279,7 +279,7 @@ def _inside_steps(decision: Decision, lock: Lock, launch: Launch, known_image: s
 
 def _directories(places: Places, paths: Iterable[str]) -> Directories:
     """Those, and that of the servers: their records, logs and keys are for nobody else."""
-    servers = Directory(path=f"{places.prefix}/servers", mode=0o700)
+    servers = Directory(path=f"{places.prefix}/servers", mode=0o700, ours=True)
     return Directories(directories=(*(Directory(path=path) for path in paths), servers))
 
 

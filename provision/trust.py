@@ -95,7 +95,7 @@ def read_link(path: str) -> str | None:
     try:
         status = os.lstat(path)
         if not stat.S_ISLNK(status.st_mode):
-            raise UntrustedPath(f"`{path}` is {kind_of(status)}, not a symbolic link", hint=_out_of_the_way(path))
+            raise UntrustedPath(f"`{path}` is {kind_of(status)}, not a symbolic link", hint=out_of_the_way(path))
         place = Place(path=path, status=status, last=True)
         if problem := _owner_problem(place):
             raise _untrusted(place, problem, path)
@@ -153,7 +153,7 @@ def _places(path: str) -> Iterator[Place]:
             continue
         links += 1
         if links > _MOST_LINKS:
-            raise UntrustedPath(f"`{path}` leads through too many symbolic links", hint="name another place")
+            raise UntrustedPath(f"`{path}` leads through too many symbolic links", hint=out_of_the_way(there))
         target = str(Path(there).readlink())
         here = "/" if target.startswith("/") else here
         # A link may end in a directory that was passed on the way: as the end of it, it is held to more.
@@ -259,14 +259,15 @@ def _remedy(place: Place, problem: str) -> str:
         name = shlex.quote(user_name(status.st_uid))
         again = f"run this as that user (`sudo -u {name} sgprov …`), or name another place with `--prefix`"
         # Never `chown`: what somebody else put there must not become trusted by it.
-        return f"{_out_of_the_way(place.path)}, if it is not wanted; else {again}" if place.last else again
-    return _out_of_the_way(place.path)
+        return f"{out_of_the_way(place.path)}, if it is not wanted; else {again}" if place.last else again
+    return out_of_the_way(place.path)
 
 
-def _out_of_the_way(path: str) -> str:
+def out_of_the_way(path: str) -> str:
+    """The command that takes what lies at a path away and keeps it."""
     sudo = "" if os.geteuid() == ROOT or os.access(Path(path).parent, os.W_OK) else "sudo "
     quoted = shlex.quote(path)
-    return f"`{sudo}mv {quoted} {shlex.quote(f'{path}.untrusted')}`"
+    return f"`{sudo}mv {quoted} {shlex.quote(f'{path}.aside')}`"
 
 
 def _not_opened(path: str, error: OSError) -> Exception:

@@ -187,12 +187,19 @@ def _remedy(error: OSError, path: str, at: str) -> str:
         "or name another place with `--prefix`",
         errno.EIO: f"the disk or its network does not answer well (`sudo dmesg`, `findmnt --target {quoted}`)",
         errno.EISDIR: f"`rm -r {shlex.quote(path)}`, and run the same command again",
-        errno.ENOTDIR: f"`rm {shlex.quote(at)}` if that file is not wanted, or name another place with `--prefix`",
+        errno.ELOOP: f"{trust.out_of_the_way(at)}, and run the same command again",
+        errno.ENOTDIR: f"{trust.out_of_the_way(_in_the_way(at))}, or name another place with `--prefix`",
         errno.ENOTEMPTY: "something writes there at this moment: run the same command again",
         errno.ENAMETOOLONG: "name a shorter place with `--prefix`",
     }
     denied = f"`ls -ld {quoted}` says who may: run this as that user, or name another place with `--prefix`"
     return remedies.get(error.errno or 0, denied if isinstance(error, PermissionError) else f"`ls -la {quoted}`")
+
+
+def _in_the_way(path: str) -> str:
+    """What stands where a directory should be, on the way to a path."""
+    above = [*reversed(Path(path).parents), Path(path)]
+    return str(next((place for place in above if os.path.lexists(place) and not place.is_dir()), path))
 
 
 def _inodes_are_out(path: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from provision import trust
 from provision.errors import NotPermitted, StepFailed
 from provision.host import Host, HostView, PathInfo
 from provision.steps.base import Progress
@@ -13,10 +14,14 @@ from provision.steps.base import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class Directory:
-    """A directory to be there. `mode` is what it is made with, whatever the user's umask."""
+    """A directory to be there. `mode` is what it is made with, whatever the user's umask.
+
+    `ours` is one that sgprov alone has a use for: what lies in its place may be moved.
+    """
 
     path: str
     mode: int = 0o755
+    ours: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +96,8 @@ def _remedy(view: HostView, place: Directory, directory: Directory) -> str:
     """What helps where `place`, the directory itself or one above it, is in the way."""
     info = view.stat(place.path)
     if info is not None and not info.is_directory:
+        if directory.ours and place.path == directory.path:
+            return f"{trust.out_of_the_way(place.path)}, and run the same command again"
         return "name another place with `--prefix` (models: `--model-directory`, cache: `--cache-directory`)"
     owner = view.variable("USER") or '"$USER"'
     command = f"chown {owner}" if place.path == directory.path else f"install -d -o {owner}"
