@@ -90,15 +90,11 @@ def show(report: FleetReport, screen: Console) -> None:
     def tell(text: str, style: str | None = None) -> None:
         screen.print(text, style=style, soft_wrap=whole)
 
-    screen.print(_table(report.hosts, screen.width if screen.is_terminal else _NO_TERMINAL))
-    bad = [host for host in report.hosts if host.state in {State.FAILED, State.UNREACHABLE} and host.finding]
-    for host in bad[:_MOST_ROWS]:
-        first, *rest = page.finding(host).splitlines()
-        tell(f"{host.name}: {first}", _STYLES[host.state])
-        for line in rest:
-            tell(f"  {line}")
-    for hint in dict.fromkeys(_hints(report)):
-        tell(hint, "cyan")
+    if whole:
+        screen.width = _NO_TERMINAL
+    screen.print(_table(report.hosts, screen.width))
+    for line, style in _in_full(report):
+        tell(line, style)
     if text := sentence(report.groups):
         tell(text)
     for name, values in drift(report.groups).items():
@@ -113,11 +109,15 @@ def show(report: FleetReport, screen: Console) -> None:
         tell("once it is mended: the same command with `--failed`", "cyan")
 
 
-def _hints(report: FleetReport) -> Iterator[str]:
-    """What hosts with nothing wrong have to say besides what stands in their line."""
-    for host in report.hosts:
-        if host.state is State.OK:
-            yield from host.finding.splitlines()[1:]
+def _in_full(report: FleetReport) -> Iterator[tuple[str, str | None]]:
+    """What failed; and, once for all hosts, what those with nothing wrong have to say besides their line."""
+    bad = [host for host in report.hosts if host.state in {State.FAILED, State.UNREACHABLE} and host.finding]
+    for host in bad[:_MOST_ROWS]:
+        first, *rest = page.finding(host).splitlines()
+        yield f"{host.name}: {first}", _STYLES[host.state]
+        yield from ((f"  {line}", None) for line in rest)
+    hints = (line for host in report.hosts if host.state is State.OK for line in host.finding.splitlines()[1:])
+    yield from ((hint, "cyan") for hint in dict.fromkeys(hints))
 
 
 def data(report: FleetReport) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def _answer(host: HostState, result: Mapping[str, Any]) -> None:
 def _failure(result: Mapping[str, Any]) -> str:
     if words := str(result.get("module_stderr") or "").strip():
         return answers.text(words.splitlines()[-1], _TEXT)
-    return answers.text(result.get("msg") or "the task failed without a word", _FAILURE)
+    return answers.text(result.get("msg") or "", _FAILURE).strip() or "the task failed without a word"
 
 
 def _progress(host: HostState, line: str) -> None:

@@ -86,6 +86,7 @@ def test_what_people_are_shown(invoke: Invoke, ansible: StubAnsible) -> None:
     assert status == 7
     assert "b: the disk is full\n  hint: free space" in out
     assert "1 ok, 1 failed" in out and "`--failed`" in out
+    assert "serves at http://127.0.0.1:30000/v1" in out, "nothing is cut short in a pipe"
     assert "a: working environment installing" in out, "where there is no terminal, a line for all that happens"
 
 

@@ -59,3 +59,15 @@ def test_what_a_host_said_when_it_was_asked() -> None:
     said = {"arch": "aarch64", "tool": "", "needs_tool": True, "running": False, "home": "/root"}
     host = taken(event("runner_on_ok", res={"finished": True, "rc": 0, "report": {}, **said}))
     assert host.asked and host.asked.needs_tool and host.asked.arch == "aarch64"
+
+
+def test_only_our_own_module_answers() -> None:
+    """What a host says in another task's result is not asked for, and is no failure either."""
+    start = event("runner_on_start", task="sgprov_install : Carry it to the host", task_action="ansible.builtin.copy")
+    for said in ({"changed": True}, {"finished": True, "rc": 0, "report": {"stack": "s"}}, {"finished": "no"}):
+        host = taken(start, event("runner_on_ok", task_action="ansible.builtin.copy", res=said))
+        assert (host.state, host.answered, host.report, host.finding) == (State.WORKING, False, None, "")
+    failed = {"msg": "no room", "finished": True, "rc": 0, "report": {"stack": "s"}}
+    host = taken(start, event("runner_on_failed", task_action="ansible.builtin.copy", res=failed))
+    assert (host.state, host.report, host.finding) == (State.FAILED, None, "no room")
+    assert taken(start, event("runner_on_skipped", task_action="ansible.builtin.copy")).state is State.WORKING
