@@ -184,6 +184,24 @@ def test_names_and_handshakes_have_an_end(monkeypatch: pytest.MonkeyPatch) -> No
     assert caught.value.timed_out and time.monotonic() - start < 1
 
 
+@pytest.mark.tried("hostile server", "drip in the handshake of TLS, or as a proxy in front of another server")
+@pytest.mark.parametrize(
+    "talk", [drip(b"x", first=b"\x16\x03\x03\x40\x00"), drip(b"X-A: b\r\n", first=b"HTTP/1.1 200 OK\r\n")]
+)
+@pytest.mark.parametrize("proxied", [True, False])
+def test_a_drip_before_the_answer(talk: Talk, monkeypatch: pytest.MonkeyPatch, *, proxied: bool) -> None:
+    with server(talk) as url:
+        asked = url.replace("http:", "https:")
+        if proxied:
+            monkeypatch.setenv("HTTPS_PROXY", url)
+            monkeypatch.delenv("NO_PROXY", raising=False)
+            asked = "https://hub.example/"
+        start = time.monotonic()
+        with pytest.raises(NoAnswer), asking("GET", asked, limits=Limits(seconds=0.3)):
+            pass
+        assert time.monotonic() - start < 1.5
+
+
 @pytest.mark.tried("hostile server", "hand out a file byte by byte for ever")
 def test_a_download_that_stalls_is_named_and_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "_LIMITS", Limits(most_bytes=None, stall_s=0.3, least_bytes=1000))

@@ -34,7 +34,7 @@ from provision.steps import Progress
 pytestmark = pytest.mark.usefixtures("real_machine")
 HOST = str(Path(__file__).parents[1] / "hosts" / "a40-runpod")
 WELL = {
-    "text": ["plan", "--host", HOST, "--target", "runpod-a40"],
+    "text": ["plan", "--host", HOST, "--target", "runpod-a40", "--port", "9000"],
     "JSON": ["facts", "--host", HOST, "--json"],
     "help": ["bootstrap", "--help"],
     "version": ["--version"],
