@@ -24,6 +24,8 @@ def collect_garbage(host: Host, prefix: str, *, keep: int = KEEP) -> tuple[str, 
             # The stamp goes first: what an interrupted removal leaves must not look whole.
             host.remove(f"{environment.path}/{STAMP}")
             host.remove(environment.path)
+            # What its servers' Pythons compiled is kept under its path there (`PYTHONPYCACHEPREFIX`).
+            host.remove(f"{prefix}/bytecode{environment.path}")
     return tuple(environment.path for environment in removable)
 
 

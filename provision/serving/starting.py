@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from pathlib import Path
 
 import msgspec
 
@@ -98,7 +99,7 @@ def launched(host: Host, server: Server, *, prepared: bool = True) -> Server:
         if server.container:
             pid = contained.start(host, server, server.container)
         else:
-            own = {"TMPDIR": server.scratch, **record.marks(server)}
+            own = {"TMPDIR": server.scratch, "PYTHONPYCACHEPREFIX": _bytecode(server), **record.marks(server)}
             variables = {**inherited.withheld(host.environment()), **server.variables, **_asks_itself(host), **own}
             pid = host.start(server.argv, log=server.log, variables=variables)
     except ProvisionError:
@@ -129,6 +130,11 @@ def note_scratch(host: Host, server: Server) -> None:
 
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _bytecode(server: Server) -> str:
+    """Where Python keeps its bytecode: not in the environment, which stays as it was stamped."""
+    return f"{Path(server.directory).parents[1]}/bytecode"
 
 
 def _asks_itself(host: Host) -> dict[str, str]:
