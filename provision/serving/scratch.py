@@ -40,7 +40,7 @@ class _Owner(msgspec.Struct, frozen=True, kw_only=True):
     segments: tuple[str, ...] = ()
 
 
-def make(marker: str) -> str:
+def make(view: HostView, marker: str) -> str:
     """A new directory for the start with that marker. What others made by that name is not taken.
 
     Raises `UntrustedPath` where TMPDIR is a directory in which it could be exchanged.
@@ -55,6 +55,9 @@ def make(marker: str) -> str:
             f"a directory for the server's temporary files could not be made: `{path}`: {error.strerror}",
             hint="see that the disk has room, or set `TMPDIR`",
         ) from error
+    # Until the server runs it is ours: killed before that, we leave a directory that is known to be nobody's.
+    ourselves = processes.find(view, os.getpid())
+    _write(view, path, pid=os.getpid(), started=ourselves.started if ourselves else 0)
     return str(path)
 
 
@@ -64,7 +67,11 @@ def note(view: HostView, directory: str, *, pid: int, started: int) -> None:
     marker, known = path.name.removeprefix(_PREFIX), _owner(path)
     pids = [one.pid for one in processes.tree(view, pid=pid, started=started, marker=marker)]
     segments = {*(known.segments if known else ()), *_segments(view, pids)}
-    owner = _Owner(pid=pid, started=started, boot=processes.boot_id(view), segments=tuple(sorted(segments)))
+    _write(view, path, pid=pid, started=started, segments=tuple(sorted(segments)))
+
+
+def _write(view: HostView, path: Path, *, pid: int, started: int, segments: tuple[str, ...] = ()) -> None:
+    owner = _Owner(pid=pid, started=started, boot=processes.boot_id(view), segments=segments)
     with suppress(OSError):
         descriptor = os.open(path / _OWNER, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
@@ -89,13 +96,18 @@ def sweep(view: HostView) -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if not _is_ours(path):
             continue
-        marker, owner = path.name.removeprefix(_PREFIX), _owner(path)
-        if owner is None:
-            if time.time() - path.lstat().st_mtime < _STALE_S:
-                continue
-        elif owner.boot == boot and processes.tree(view, pid=owner.pid, started=owner.started, marker=marker):
+        owner = _owner(path)
+        if owner is None and time.time() - path.lstat().st_mtime < _STALE_S:
             continue
-        remove(view, str(path))
+        if owner is None or owner.boot != boot or not _lives(view, path, owner):
+            remove(view, str(path))
+
+
+def _lives(view: HostView, path: Path, owner: _Owner) -> bool:
+    if owner.pid == os.getpid():
+        return True
+    marker = path.name.removeprefix(_PREFIX)
+    return bool(processes.tree(view, pid=owner.pid, started=owner.started, marker=marker))
 
 
 def _boot_here() -> str:

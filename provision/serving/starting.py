@@ -104,6 +104,7 @@ def launched(host: Host, server: Server, *, prepared: bool = True) -> Server:
             pid = host.start(server.argv, log=server.log, variables=variables)
     except ProvisionError:
         record.note(host, msgspec.structs.replace(server, state="failed"))
+        scratch.remove(host, server.scratch)
         raise
     process = processes.find(host, pid)
     # The pid of what has ended already is kept, too: it is no other's.
@@ -119,7 +120,7 @@ def _with_scratch(host: Host, server: Server) -> Server:
     if server.container:
         return server
     scratch.sweep(host)
-    return msgspec.structs.replace(server, scratch=scratch.make(server.id))
+    return msgspec.structs.replace(server, scratch=scratch.make(host, server.id))
 
 
 def note_scratch(host: Host, server: Server) -> None:

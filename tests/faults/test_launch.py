@@ -21,7 +21,7 @@ from fakes import FakeHost, answer
 from provision import bootstrap
 from provision.catalog.rows import Serve
 from provision.config import Options
-from provision.errors import UsageError
+from provision.errors import StepFailed, UsageError
 from provision.facts.model import Memory
 from provision.host.local import LocalHost
 from provision.report import Severity
@@ -156,6 +156,29 @@ def test_what_is_not_a_dead_servers_stays(host: LocalHost, tmp_path: Path) -> No
         file.unlink()
         if new.exists():
             new.rmdir()
+
+
+@pytest.mark.tried("leftovers", "a start is killed before the server runs, or its program is not there")
+def test_a_start_that_came_to_nothing_leaves_nothing(host: LocalHost, servers: str) -> None:
+    marker = uuid.uuid4().hex
+    code = f"""
+import os, signal
+from provision.host.local import LocalHost
+from provision.serving import scratch
+print(scratch.make(LocalHost({{}}), {marker!r}), flush=True)
+scratch.sweep(LocalHost({{}}))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    made = Path(ran.stdout.strip())
+    assert made.name == f"sgprov-{marker}" and made.is_dir(), "its own is not swept"
+    scratch.sweep(host)
+    assert not made.exists()
+    gone = Launch(engine="sglang", version="0.5.23", argv=("/no/engine",), url="http://127.0.0.1:31494", model="/m")
+    with pytest.raises(StepFailed):
+        server.start(host, servers, gone, name="a")
+    left_behind = record.load(host, f"{servers}/a")
+    assert left_behind and left_behind.scratch and not Path(left_behind.scratch).exists()
 
 
 @contextmanager
