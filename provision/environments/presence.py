@@ -32,10 +32,10 @@ def is_untouched(path: str, sha256: str) -> bool:
     times = _read(path)
     if times is None:
         return False
+    known = list(times.items())
     with ThreadPoolExecutor(_THREADS) as pool:
-        changed = [
-            folder for folder in pool.map(_changed, repeat(path), times.items(), chunksize=256) if folder is not None
-        ]
+        shares = pool.map(_changed, repeat(path), (known[number::_THREADS] for number in range(_THREADS)))
+        changed = [folder for share in shares for folder in share]
     if not changed:
         return True
     held = manifest.read(path, sha256)
@@ -56,13 +56,17 @@ def _read(path: str) -> dict[str, int] | None:
     return None
 
 
-def _changed(path: str, known: tuple[str, int]) -> str | None:
-    folder, time_ns = known
-    try:
-        status = os.lstat(f"{path}/{folder}")
-    except OSError:
-        return folder
-    return None if stat.S_ISDIR(status.st_mode) and status.st_mtime_ns == time_ns else folder
+def _changed(path: str, known: list[tuple[str, int]]) -> list[str]:
+    found = []
+    for folder, time_ns in known:
+        try:
+            status = os.lstat(f"{path}/{folder}")
+        except OSError:
+            found.append(folder)
+            continue
+        if not stat.S_ISDIR(status.st_mode) or status.st_mtime_ns != time_ns:
+            found.append(folder)
+    return found
 
 
 def _by_folder(held: Manifest, times: dict[str, int]) -> dict[str, dict[str, object]]:
