@@ -24,7 +24,7 @@ from provision.host import Host
 from provision.host.local import LocalHost
 from provision.report import Severity
 from provision.serving import record, server, status
-from provision.serving.launch import Launch
+from provision.serving.launch import Asked, Launch
 from provision.serving.ports import DerivedPort
 from provision.serving.record import Server
 from provision.steps.base import Progress
@@ -294,3 +294,18 @@ def test_a_server_that_does_not_start_again_says_why(
     assert "✗ " in said and said.index("→ ") < said.index("error: "), "cause and remedy, the error next to the prompt"
     main((*arguments, "--json"))
     assert json.loads(capsys.readouterr().out)["findings"][0]["severity"] == "error"
+
+
+def test_what_is_asked_for_in_other_words_is_written_down_and_nothing_restarts(
+    host: LocalHost, servers: str, port: int
+) -> None:
+    """Such as `--port N` for the port that it has: the next run has to know, and the server serves on."""
+    first = replace(launch(port), asked=Asked(options={"name": "a"}))
+    step(servers, first).apply(host, lambda _: None)
+    before = runs(host, servers)
+    again = step(servers, replace(first, asked=Asked(options={"name": "a", "port": str(port)})))
+    assert not again.satisfied(host)
+    again.apply(host, lambda _: None)
+    after = runs(host, servers)
+    assert (after.pid, after.id, after.asked) == (before.pid, before.id, again.launch.asked)
+    assert again.satisfied(host) and record.replaced(host, after.directory) is None
