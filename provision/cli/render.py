@@ -181,6 +181,11 @@ def label(status: Status) -> str:
     return _LABELS.get(status, status.value)
 
 
+def is_heard() -> bool:
+    """Whether anybody may still read stdout: what only follows something has nothing else to go on for."""
+    return bool(getattr(sys.stdout, "heard", True))
+
+
 def show_help(text: str) -> None:
     """Help that nobody asked for, where a command was left out: beside the result that there is not."""
     print(sayable(text, sys.stderr.encoding or "utf-8"), file=sys.stderr, flush=True)

@@ -267,12 +267,12 @@ def logs(
     if as_json:
         return _log_data(place.name, path, lines=lines, explain=explain)
     if explain:
-        telemetry.show(log.Tail(path).remaining(), log.follow(path) if follow else ())
+        telemetry.show(log.Tail(path).remaining(), log.follow(path, going_on=render.is_heard) if follow else ())
         return 0
     for line in _last(path, lines):
         render.print_line(line)
     if follow:
-        for line in log.follow(path):
+        for line in log.follow(path, going_on=render.is_heard):
             render.print_line(line)
     return 0
 

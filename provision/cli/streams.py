@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,14 @@ class Stream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+    @property
+    def heard(self) -> bool:
+        """Whether anybody may still read it; asked of the pipe itself, to which nothing need have been written."""
+        poll = select.poll()
+        with suppress(OSError, ValueError):
+            poll.register(self._stream.fileno(), 0)
+        return not self._lost and not any(event & select.POLLERR for _, event in poll.poll(0))
 
     def write(self, text: str) -> int:
         if not self._lost:

@@ -184,6 +184,19 @@ def test_a_server_is_up_though_nobody_hears_of_it(
         server.stop(host, servers, name="a")
 
 
+@pytest.mark.tried("nobody reads", "go away from a log that is followed, in which nothing is said any more: it ends")
+def test_a_log_is_followed_for_as_long_as_somebody_reads(tmp_path: Path) -> None:
+    host, servers = LocalHost({"PATH": os.environ["PATH"]}), str(tmp_path / "servers")
+    step(servers, launch(free_port())).apply(host, lambda _: None)
+    Path(servers, "a", "server.log").write_text("said\n", encoding="utf-8")
+    try:
+        words = ["serve", "logs", "a", "--prefix", str(tmp_path), "--follow"]
+        ran = sgprov(words, "| head -c 1")
+        assert ran.returncode == 0 and quiet(ran) and ran.stdout == b"s"
+    finally:
+        server.stop(host, servers, name="a")
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
