@@ -50,8 +50,11 @@ def end(host: Host, server: Server, *, grace_s: float, tell: Callable[[str], Non
         scratch.note(host, server.scratch, pid=server.pid, started=server.started_ticks)
     cut: int | None = 0
     if leader := tracked.get(server.pid or 0):
-        cut = _answered(host, server, leader, grace_s, tell)
-        _wait(host, tracked.values(), _ORPHANED_S)
+        _let_answer(host, server, leader, grace_s, tell)
+        if processes.same(host, leader):
+            cut = connections(host, server.url)
+        else:
+            _wait(host, tracked.values(), _ORPHANED_S)
     else:
         _signal(host, tracked.values(), signal.SIGTERM)
         _wait(host, tracked.values(), min(grace_s, INTERRUPTED_GRACE_S))
@@ -60,14 +63,13 @@ def end(host: Host, server: Server, *, grace_s: float, tell: Callable[[str], Non
     return Ended(processes=len(tracked) + stopped, cut=None if stopped else cut)
 
 
-def _answered(
-    host: Host, server: Server, leader: ProcessStat, grace_s: float, tell: Callable[[str], None]
-) -> int | None:
-    """Ask the first process to end, and wait until it has answered what it had; how many requests it did not answer."""
+def _let_answer(host: Host, server: Server, leader: ProcessStat, grace_s: float, tell: Callable[[str], None]) -> None:
+    """Ask the first process to end, and wait until it has answered what it had, and has ended."""
     start = time.monotonic()
     drain = signal.Signals[engine(server.engine).drain]
     # One that is not ready has nothing to answer, and may know nothing but the usual signal yet.
-    usual_at = grace_s - _USUAL_S if server.state == "ready" and drain is not signal.SIGTERM else 0.0
+    was_ready = server.state == "ready" or server.proved
+    usual_at = grace_s - _USUAL_S if was_ready and drain is not signal.SIGTERM else 0.0
     _signal(host, (leader,), drain if usual_at else signal.SIGTERM)
     idle_since, told = start, False
     while processes.same(host, leader) and (waited := time.monotonic() - start) < grace_s:
@@ -81,7 +83,6 @@ def _answered(
             _signal(host, (leader,), signal.SIGTERM)
             usual_at = 0.0
         time.sleep(_POLL_S)
-    return connections(host, server.url) if processes.same(host, leader) else 0
 
 
 def _kill(host: Host, server: Server, tracked: dict[int, ProcessStat]) -> None:

@@ -39,7 +39,7 @@ class Clients:
     """Several requests at once that each take some seconds, and what became of them."""
 
     def __init__(self, url: str, *, count: int, seconds: float) -> None:
-        self.answered = self.cut = 0
+        self._ends: list[str] = []
         self._url = f"{url}/slow/{seconds}"
         self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(count)]
         for thread in self._threads:
@@ -49,25 +49,29 @@ class Clients:
     def _ask(self) -> None:
         try:
             with urllib.request.urlopen(self._url, timeout=60) as answer:  # noqa: S310  # our own server
-                self.answered += answer.read() == b"{}"
+                self._ends.append("answered" if answer.read() == b"{}" else "cut")
         except (OSError, urllib.error.URLError):
-            self.cut += 1
+            self._ends.append("cut")
 
-    def join(self) -> None:
+    def ends(self) -> tuple[int, int]:
+        """How many were answered, and how many were cut."""
         for thread in self._threads:
             thread.join(60)
+        return self._ends.count("answered"), self._ends.count("cut")
 
 
+@pytest.mark.parametrize("lost", [False, True], ids=["with its record", "whose record was lost"])
 @pytest.mark.tried(KIND, "`serve stop` while ten requests are worked on, each of which takes 4 s")
-def test_a_stop_lets_them_end(host: LocalHost, servers: str) -> None:
+def test_a_stop_lets_them_end(host: LocalHost, servers: str, lost: bool) -> None:
     ready = started(host, servers, launch(stand_in.free_port()))
+    if lost:
+        Path(ready.directory, "server.json").write_text("")
     clients = Clients(ready.url, count=10, seconds=4)
     told: list[str] = []
     begun = time.monotonic()
     ended = server.stop(host, servers, name="a", tell=told.append)
     assert ended and ended.cut == 0 and time.monotonic() - begun < 15, "and no longer than they take"
-    clients.join()
-    assert (clients.answered, clients.cut) == (10, 0)
+    assert clients.ends() == (10, 0)
     assert any("10 requests in flight" in text for text in told)
     assert left_over(servers) == []
 
@@ -80,8 +84,7 @@ def test_those_that_are_cut_are_counted(host: LocalHost, servers: str, capsys: p
     assert main(["serve", "stop", "a", "--grace", "2", "--prefix", prefix, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["stopped"] == ["a"] and found["cut"] == {"a": 5}
-    clients.join()
-    assert clients.cut == 5 and left_over(servers) == []
+    assert clients.ends() == (0, 5) and left_over(servers) == []
 
 
 @pytest.mark.parametrize("how", ["restart", "replace"])
@@ -95,8 +98,7 @@ def test_a_successor_waits_for_them(host: LocalHost, servers: str, how: str) -> 
     else:
         step = StartServer(servers=servers, name="a", launch=launch(port, "serves", "x"), timeout_s=20, tested=False)
         step.apply(host, lambda _: None)
-    clients.join()
-    assert (clients.answered, clients.cut) == (10, 0)
+    assert clients.ends() == (10, 0)
     assert serves(host, servers) and server.known(host, servers, name="a").pid != ready.pid
 
 
