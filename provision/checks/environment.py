@@ -14,6 +14,7 @@ from provision.checks.base import Context, check, error, info, warning
 from provision.environments import (
     Environment,
     current,
+    is_changed,
     list_environments,
     missing,
     path_for,
@@ -122,9 +123,9 @@ def environment_lock(context: Context) -> Iterator[Finding]:
 
 @_check(
     "environment-packages",
-    "Every locked package is installed, in its version",
-    looks_at="the dist-info folders of the environment, against the lock",
-    why="`pip install` into an environment changes versions behind its back",
+    "Every locked package is installed, in its version, and nothing else",
+    looks_at="the dist-info folders, against the lock; the times of the directories, against the stamp",
+    why="`pip install` into an environment changes versions behind its back; so does whoever removes a file",
     remedy="`sgprov environments repair`; look closer with `sgprov environments verify`",
     applies=_complete,
 )
@@ -133,6 +134,11 @@ def environment_packages(context: Context) -> Iterator[Finding]:
     if path and lock and (gone := missing(context.view, path, lock)):
         shown = ", ".join(gone[:_SHOWN]) + (f" and {len(gone) - _SHOWN} more" if len(gone) > _SHOWN else "")
         yield error(f"`{path}` lacks {shown}", f"`{repair(path)}` fetches it anew")
+    elif path and is_changed(context.view, path):
+        yield error(
+            f"`{path}` is not what was installed: files were added, removed, replaced or edited",
+            f"`{repair(path)}` makes it anew; `sgprov environments verify` names them",
+        )
 
 
 @_check(

@@ -127,6 +127,15 @@ def is_complete(view: HostView, path: str, lock: Lock) -> bool:
     return stamp is not None and is_stamped(view, path, lock) and presence.is_untouched(path, stamp.manifest)
 
 
+def is_changed(view: HostView, path: str) -> bool:
+    """Whether an environment differs from its stamp as far as that is seen without reading it, or `verify` found so."""
+    stamp = read_stamp(view, path)
+    # Of a recorded machine, and of one that has no manifest yet, that is not known.
+    if stamp is None or not stamp.manifest or view.recorded:
+        return False
+    return view.stat(f"{path}/{DRIFT}") is not None or not presence.is_untouched(path, stamp.manifest)
+
+
 def is_stamped(view: HostView, path: str, lock: Lock) -> bool:
     """Whether the environment was stamped for `lock`, has its Python and a folder for each package: for those who only
     want to know whether anything is to be fetched, of a recorded machine, too."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from faults.boxes import Box
 
-from provision.environments import Verification, note_drift, verify
+from provision.environments import Verification, is_changed, note_drift, verify
 from provision.environments.layout import STAMP, staging_of
 from provision.environments.manifest import FILE
 from provision.steps import repairing
@@ -248,8 +248,10 @@ def test_repair_ends_clean(box: Box, change: Change) -> None:
 def test_what_is_gone_or_added_is_seen_at_once(box: Box, change: Change) -> None:
     lock = box.lock()
     path = Path(box.install(lock))
+    assert not is_changed(box.host, str(path))
     change(path)
     assert not box.step(lock).satisfied(box.host)
+    assert is_changed(box.host, str(path)), "doctor sees it, too"
     box.install(lock)
     assert verify(box.host, str(path)).ok
 
