@@ -44,7 +44,7 @@ def read_state(path: str, limit: int) -> str | None:
 def open_state(path: str, flags: int, *, mode: int) -> int:
     """A descriptor of a file of ours, made where `flags` say so; the directory above it, too."""
     made = _make_directories(str(Path(path).parent), mode=_ABOVE_MODE) if flags & os.O_CREAT else []
-    with _told("opened", path), _unmade(made):
+    with _unmade(made), _told("opened", path):
         return trust.open_state(path, flags, mode=mode)
 
 
@@ -101,7 +101,8 @@ def _make_directories(path: str, *, mode: int) -> list[Path]:
     missing: list[Path] = []
     made: list[Path] = []
     there = Path(path)
-    with _told("made", path), _unmade(made):
+    # Told before what was made is taken back: afterwards there may be inodes again.
+    with _unmade(made), _told("made", path):
         while not os.path.lexists(there):
             missing.append(there)
             there = there.parent
@@ -170,6 +171,13 @@ def failed(done: str, path: str, error: OSError) -> StepFailed:
     at = error.filename if isinstance(error.filename, str) and error.filename.startswith("/") else path
     where = "" if at == path or Path(at).name.startswith(".") else f" (at `{at}`)"
     return StepFailed(f"`{path}` could not be {done}: {_reason(error, at)}{where}", hint=_remedy(error, path, at))
+
+
+def hint_for(text: str) -> str | None:
+    """What helps where a command says that the system refused it room."""
+    refused = ("No space left on device", "Disk quota exceeded")
+    room = "make room (`df -h`, `df -i`, `quota` show what is used up) and run the same command again"
+    return room if any(words in text for words in refused) else None
 
 
 def _reason(error: OSError, at: str) -> str:

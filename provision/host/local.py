@@ -276,7 +276,7 @@ class LocalHost:
         outcome = Outcome(command, None if ended.is_set() else rc, "\n".join(lines), seconds=seconds)
         if not outcome.ok:
             tail = "\n".join(f"  {line}" for line in list(lines)[-TAIL_LINES:])
-            raise CommandFailed(f"`{' '.join(command)}` {outcome.ending}:\n{tail}")
+            raise CommandFailed(f"`{' '.join(command)}` {outcome.ending}:\n{tail}", hint=files.hint_for(tail))
         return outcome
 
     def start(self, argv: Sequence[str], *, log: str, variables: Mapping[str, str | None] | None = None) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from live import small
 
 from provision.cli import app
 from provision.errors import ProvisionError
@@ -145,6 +147,37 @@ def test_any_call_may_fail(
     if failed:
         assert error is not None and str(place) in str(error) and error.hint and error.exit_status in {4, 5}
         assert state(place) == before
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("what", "inodes"), [("prefix", 3), ("prefix", 12), ("prefix", 30), ("cache", 6)])
+@pytest.mark.tried(KIND, "A whole bootstrap that runs out of inodes, sooner or later; and again, when there are more")
+def test_a_bootstrap_without_inodes_ends_and_goes_on(
+    tmp_path: Path, mounted: Callable[[str], Path], what: str, inodes: int
+) -> None:
+    machine = small.make(tmp_path / "small")
+    server = machine.index.serve()
+    # Three are taken by what is there.
+    disk = mounted(f"size=3g,nr_inodes={inodes + 3}")
+    place = {"prefix": tmp_path / "prefix", "cache": tmp_path / "cache"} | {what: disk / what}
+    command = ("bootstrap", "--target", "cpu", "--no-smoke", "--prefix", str(place["prefix"]))
+    try:
+        status, said, err = machine.sgprov(*command, UV_CACHE_DIR=str(place["cache"]))
+        assert "Traceback" not in err
+        if status != 0:
+            failed = next(step for step in said["steps"] if step["error"])
+            assert (
+                status == 5
+                and failed["hint"]
+                and re.search(r"No space left|no inodes left|disk is full", failed["error"])
+            )
+            subprocess.run(["mount", "-o", "remount,nr_inodes=100000", str(disk)], check=True)
+            assert machine.sgprov(*command, UV_CACHE_DIR=str(place["cache"]))[0] == 0
+        status, said, _ = machine.sgprov(*command, UV_CACHE_DIR=str(place["cache"]))
+        assert (status, said["changed"]) == (0, False)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EMFILE])
