@@ -122,8 +122,12 @@ def _refuse_settings(flags: dict[str, Any], extra: tuple[str, ...], *, free_port
 def _start_again(host: LocalHost, wishes: config.Options, *, self_healing: bool, as_json: bool) -> Shown:
     place = servers.one(host, wishes)
     known = server.known(host, place.servers, name=place.name)
-    if status(host, known).health == "running" and not record.damage(host, place.directory):
-        shown = _one(host, known, changed=False)
+    if status(host, known).health == "running":
+        damaged = record.damage(host, place.directory) is not None
+        if damaged:
+            # It runs with what it would be started with: its record alone is made anew.
+            known = server.start(host, place.servers, known.launch, name=place.name, stack=known.stack, tell=_told)
+        shown = _one(host, known, changed=damaged)
     else:
         shown = _restarted(host, place, as_json=as_json)
     if self_healing and shown.ok:
@@ -171,10 +175,16 @@ def stop(name: str | None, prefix: str | None, *, everyone: bool, grace: float, 
     del as_json
     host, wishes = common.local_host(), config.load({"name": name, "prefix": prefix})
     those = servers.everyone(host, wishes) if everyone else [servers.one(host, wishes)]
-    stopped = {}
+    stopped, failed = {}, list[ProvisionError]()
     for place in those:
-        if ended := server.stop(host, place.servers, name=place.name, grace_s=grace, tell=_told):
-            stopped[place.name] = ended
+        try:
+            if ended := server.stop(host, place.servers, name=place.name, grace_s=grace, tell=_told):
+                stopped[place.name] = ended
+        except ProvisionError as error:
+            failed.append(error)
+            _told(f"{place.name}: {error}")
+    if failed:
+        raise failed[0]  # the others are stopped all the same
     lines = [_stopped(name, ended) for name, ended in stopped.items()] or ["nothing was running"]
     return Shown(
         command="serve",

@@ -15,7 +15,7 @@ from faults import stand_in
 from faults.stand_in import launch, left_over, serves, started
 
 from provision.cli import main
-from provision.errors import UsageError
+from provision.errors import UntrustedPath, UsageError
 from provision.host.local import LocalHost
 from provision.serving import processes, record, server
 from provision.steps.server import StartServer
@@ -180,7 +180,9 @@ def test_what_runs_is_not_forgotten(host: LocalHost, servers: str, port: int) ->
 
 @pytest.mark.parametrize("what", ["directory", "pipe", "link"])
 @pytest.mark.tried(KIND, "A directory, a pipe or a link in the place of the record: named, with the command that helps")
-def test_what_is_no_file_is_named(host: LocalHost, servers: str, port: int, what: str, tmp_path: Path) -> None:
+def test_what_is_no_file_is_named(
+    host: LocalHost, servers: str, port: int, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     ready = started(host, servers, launch(port))
     path = Path(ready.directory, record.FILE)
     path.unlink()
@@ -189,6 +191,29 @@ def test_what_is_no_file_is_named(host: LocalHost, servers: str, port: int, what
     elif what == "pipe":
         os.mkfifo(path)
     else:
-        path.symlink_to(tmp_path / "elsewhere.json")
+        path.symlink_to("elsewhere.json")
     prefix = ("--prefix", servers.removesuffix("/servers"))
-    assert main(["serve", "stop", "a", *prefix, "--json"]) in {2, 4, 5}
+    assert main(["serve", "stop", "a", *prefix, "--json"]) == UntrustedPath.exit_status
+    told = json.loads(capsys.readouterr().out)["error"]
+    assert str(path) in told["text"] and f"mv {path}" in told["hint"]
+    path.rename(f"{path}.untrusted")  # as the hint has it
+    assert main(["serve", "stop", "a", *prefix]) == 0
+    assert left_over(servers) == []
+
+
+@pytest.mark.tried(
+    KIND, "`serve start` of a server that runs, and `serve stop --all` beside one of which only that is left"
+)
+def test_commands_go_on_beside_it(host: LocalHost, servers: str, port: int, capsys: pytest.CaptureFixture[str]) -> None:
+    ready = started(host, servers, launch(port))
+    LOSSES["empty"](Path(ready.directory, record.FILE))
+    prefix = ("--prefix", servers.removesuffix("/servers"))
+    assert main(["serve", "start", "a", *prefix]) == 0
+    assert "was made anew" in capsys.readouterr().err
+    now = record.written(host, ready.directory)
+    assert now and now.pid == ready.pid, "it goes on"
+    lost = Path(servers, "0", record.FILE)
+    lost.parent.mkdir(mode=0o700)
+    lost.touch()
+    assert main(["serve", "stop", "--all", *prefix]) == 2
+    assert left_over(servers) == []
