@@ -13,6 +13,7 @@ from provision.catalog.engines import engine
 from provision.catalog.rows import Image, Serve
 from provision.config import Options
 from provision.containers import run
+from provision.containers.names import unique_name
 from provision.containers.run import Container, Gpus, Mount, Publish
 from provision.decision import Decision, Hosting, Places
 from provision.environments import interpreters
@@ -56,7 +57,7 @@ def of(
         container = _of_image(view, safe, decision.hosting, decision.image, model, name=name, keyed=keyed)
     started = f"{decision.places.prefix}/servers/{name}/{keys.SCRIPT}"
     mounts = (*container.mounts, *_key_mounts(key_file, started, container.command))
-    container = replace(container, name=f"sgprov-{name}", restarts=restarts, mounts=mounts)
+    container = replace(container, name=unique_name(decision.places.prefix, name), restarts=restarts, mounts=mounts)
     return replace(_contained(decision, container, model or ""), key_file=key_file)
 
 

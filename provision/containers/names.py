@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 
@@ -13,6 +14,11 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # `--mount` reads its value as a line of comma-separated values.
 _PARTING = re.compile(r'[,"\x00-\x1f\x7f]')
+
+
+def unique_name(prefix: str, server: str) -> str:
+    """What the container or unit of a server is called: two prefixes of a machine may each have one of that name."""
+    return f"sgprov-{server}-{hashlib.sha256(prefix.encode()).hexdigest()[:8]}"
 
 
 def checked_reference(reference: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from provision import trust
+from provision.containers.names import unique_name
 from provision.errors import ProvisionError
 from provision.host import Host, HostView, locking
 from provision.serving import processes, record
@@ -48,7 +49,7 @@ def _holder(directory: str) -> int | None:
 def end(host: Host, directory: str) -> None:
     """End the supervisor of the server in `directory`, where there is one."""
     if has_systemd(host):
-        unit = _unit(directory.rpartition("/")[2])
+        unit = _unit(directory)
         host.query(["systemctl", "--user", "stop", unit], timeout_s=_SYSTEMCTL_S)
     pid = _holder(directory)
     if pid:
@@ -63,13 +64,13 @@ def _supervises(host: HostView, pid: int) -> bool:
 def start(host: Host, server: Server) -> str:
     """Have the server supervised from now on; who sees to it."""
     record.save(host, msgspec.structs.replace(server, supervised=True))
-    prefix = server.directory.rpartition("/")[0].rpartition("/")[0]
+    prefix, _ = _place(server.directory)
     command = [sys.executable, "-m", "provision", "serve", "supervise", server.name, "--prefix", prefix]
     if not has_systemd(host):
         variables = {"PYTHONPATH": _HERE}
         pid = host.start(command, log=f"{server.directory}/supervisor.log", variables=variables)
         return f"supervised by pid {pid}, until this machine is started again"
-    unit = _unit(server.name)
+    unit = _unit(server.directory)
     home = host.variable("XDG_CONFIG_HOME") or f"{host.variable('HOME') or '/root'}/.config"
     host.write(f"{home}/systemd/user/{unit}", render_unit(server, command))
     host.run(["systemctl", "--user", "daemon-reload"], timeout_s=_SYSTEMCTL_S)
@@ -77,8 +78,14 @@ def start(host: Host, server: Server) -> str:
     return f"supervised by systemd (`systemctl --user status {unit}`)"
 
 
-def _unit(name: str) -> str:
-    return f"sgprov-{name}.service"
+def _unit(directory: str) -> str:
+    return f"{unique_name(*_place(directory))}.service"
+
+
+def _place(directory: str) -> tuple[str, str]:
+    """The prefix and the name of the server in `directory`, which is `PREFIX/servers/NAME`."""
+    servers, _, name = directory.rpartition("/")
+    return servers.rpartition("/")[0], name
 
 
 def has_systemd(view: HostView) -> bool:

@@ -14,6 +14,8 @@ import pytest
 from live import nim_stand_in, parts
 from live.real_command import Ran, sgprov
 
+from provision.containers.names import unique_name
+
 pytestmark = [pytest.mark.engine, pytest.mark.container, pytest.mark.usefixtures("real_machine")]
 NAME = "boxed"
 
@@ -59,7 +61,7 @@ def test_a_second_run_changes_nothing(bootstrapped: Ran, arguments: tuple[str, .
 def test_it_is_looked_at_like_a_process(bootstrapped: Ran, cpu_prefix: str) -> None:
     assert bootstrapped.rc == 0
     found = server(cpu_prefix)
-    assert (found["health"], found["container"]) == ("running", f"sgprov-{NAME}")
+    assert (found["health"], found["container"]) == ("running", unique_name(cpu_prefix, NAME))
     logs = sgprov("serve", "logs", NAME, "--prefix", cpu_prefix)
     assert "fired up and ready" in logs.out
     assert sgprov("smoke", NAME, "--prefix", cpu_prefix, "--json").rc == 0

@@ -12,6 +12,7 @@ from live import nim_stand_in, parts
 from live.real_command import sgprov
 from live.test_containers import applied, nim
 
+from provision.containers.names import unique_name
 from provision.errors import UsageError
 from provision.experiments import self_heal
 from provision.host.local import LocalHost
@@ -66,7 +67,7 @@ def test_several_servers_on_one_machine(host: LocalHost, prefix: str, image: str
         applied(nim(host, prefix, image, port, name=name), host)
     listed = sgprov("serve", "status", "--prefix", prefix, "--json").json["servers"]
     assert {one["name"]: (one["health"], one["url"], one["container"]) for one in listed} == {
-        name: ("running", f"http://127.0.0.1:{port}", f"sgprov-{name}") for name, port in ports.items()
+        name: ("running", f"http://127.0.0.1:{port}", unique_name(prefix, name)) for name, port in ports.items()
     }
     for name, port in ports.items():
         receipt = json.loads(Path(prefix, "servers", name, "receipt.json").read_text())

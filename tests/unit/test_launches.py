@@ -11,6 +11,7 @@ from fakes import FakeHost, answer
 
 from provision import bootstrap, launches
 from provision.config import Options
+from provision.containers.names import unique_name
 from provision.environments import path_for
 from provision.environments.layout import Stamp
 from provision.errors import ServingFailed, UnsupportedHost, UsageError
@@ -72,7 +73,7 @@ def test_gb10_nim() -> None:
     told = words(plan)
     assert told.endswith("--env NGC_API_KEY nvcr.io/nim/meta/llama-3.1-8b-instruct-dgx-spark:latest")
     assert "source=/home/ada/.cache/nim,target=/opt/nim/.cache --env" in told
-    assert "--publish 127.0.0.1:8000:8000" in told and "--name sgprov-nim-llama-3.1-8b-instruct-dgx-spark " in told
+    assert "--publish 127.0.0.1:8000:8000" in told and "--name sgprov-nim-llama-3.1-8b-instruct-dgx-spark-" in told
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,18 @@ def test_the_model_says_which_nim(target: str, model: str, reference: str) -> No
     plan = planned(target, model=model)
     assert plan.launch.argv[-1] == reference
     container = plan.launch.container
-    assert plan.decision.image and container and container.name == f"sgprov-{plan.decision.image.name}"
+    assert (
+        plan.decision.image
+        and container
+        and container.name == unique_name(plan.decision.places.prefix, plan.decision.image.name)
+    )
+
+
+def test_two_prefixes_have_a_container_each() -> None:
+    names = {
+        words(planned("gb10-nim", prefix=prefix)).split("--name ")[1].split()[0] for prefix in ("/srv/a", "/srv/b")
+    }
+    assert len(names) == 2 and len({name.rpartition("-")[0] for name in names}) == 1
 
 
 def test_one_device_of_a_plain_image() -> None:
