@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 from msgspec import structs
 
 from provision import environments
 from provision.containers import images
+from provision.documents import decode_json
 from provision.environments.receipts import LATEST
 from provision.errors import StepFailed
 from provision.host import Host, HostView
@@ -62,13 +64,19 @@ class WriteReceipt:
                 f"no receipt is written: `{self.receipt.environment}` is not in use",
                 hint="without `--skip switch` the environment is put in use first",
             )
-        text = host.read(self.smoke) if self.smoke else None
-        whole = self._whole(host)
-        receipt = structs.replace(whole, smoke=json.loads(text)) if text else whole
+        receipt = structs.replace(self._whole(host), smoke=self._tested(host))
         # That of the prefix is of the environment in use, though it may be another server's.
         places = (*([self.prefix] if ours else []), *([self.server] if self.server else []))
         written = environments.write_receipt(host, self.prefix, receipt, places=places)
         return f"`{places[0]}/{LATEST}`, {written.time}"
+
+    def _tested(self, view: HostView) -> dict[str, Any]:
+        """What the smoke test measured; nothing where its result is damaged, for the receipt says what is installed."""
+        text = view.read_state(self.smoke) if self.smoke else None
+        try:
+            return decode_json(text, dict[str, Any]) if text else {}
+        except msgspec.DecodeError:
+            return {}
 
     def _whole(self, view: HostView) -> environments.Receipt:
         """With what a moving name has only once it is here: the digest of the image, the commit of the model."""

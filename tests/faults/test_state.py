@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -138,3 +139,15 @@ def test_it_is_mended_or_named(prefix: Prefix, place: str, kind: Callable[[Path]
     # What was moved aside may be a link that leads to what took its place.
     assert [one.current for one in found if one.stamp and not Path(one.path).is_symlink()] == [True]
     assert environments.read_receipt(prefix.box.host, prefix.box.prefix) is not None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '["a"]', "\x00"])
+@pytest.mark.tried(KIND, "A damaged result of the smoke test: the receipt is written without it")
+def test_a_damaged_result_keeps_no_receipt_from_being_written(prefix: Prefix, text: str) -> None:
+    (prefix.path / "smoke.json").write_text(text)
+    (prefix.path / "receipt.json").unlink()
+    write = prefix.steps[-1]
+    assert isinstance(write, WriteReceipt)
+    replace(write, smoke=str(prefix.path / "smoke.json")).apply(prefix.box.host, lambda _: None)
+    written = environments.read_receipt(prefix.box.host, prefix.box.prefix)
+    assert written is not None and written.smoke == {}
