@@ -156,7 +156,12 @@ def context_length(config: dict[str, Any]) -> int | None:
 
 
 def has_chat_template(view: HostView, directory: str) -> bool | None:
-    """Whether the model says how a chat is written down; None where its tokenizer is of a kind that knows by itself."""
+    """Whether the model says how a chat is written down.
+
+    None where its tokenizer is of a kind that knows by itself, and where the model is not here.
+    """
+    if view.read(f"{directory}/config.json") is None:
+        return None
     place = glob.escape(directory)
     if any(
         view.glob(f"{place}/{name}") for name in ("chat_template.*", "chat_templates/*", "additional_chat_templates/*")
