@@ -76,8 +76,13 @@ class LocalHost:
         if program is None:
             return Outcome(command, None, installed=False)
         try:
+            # In `/`, where root alone can write: some programs take code or settings from wherever they stand.
             with child(
-                [program, *command[1:]], environment, stderr=subprocess.PIPE, patience_s=_QUERY_PATIENCE_S
+                [os.path.abspath(program), *command[1:]],  # noqa: PTH100  # `absolute` leaves `..` in it
+                environment,
+                stderr=subprocess.PIPE,
+                directory="/",
+                patience_s=_QUERY_PATIENCE_S,
             ) as process:
                 out, err = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Names (`X_*` for all that begin so), why an engine gets them, and whether in a container too."""
+    """Names (`X_*` for all that begin so), why an engine gets them, whether in a container too, and with a login."""
 
     names: tuple[str, ...]
     why: str
     inside: bool = True
+    logins: bool = False
 
 
 # The first row that means a name decides.
@@ -35,6 +36,7 @@ TABLE = (
             name for one in ("http", "https", "all", "no") for name in (f"{one}_proxy", f"{one.upper()}_PROXY")
         ),
         why="the way to the hub; a login in it is part of that way",
+        logins=True,
     ),
     Row(
         names=("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
@@ -77,26 +79,28 @@ TABLE = (
 )
 # What is a credential by its name, whatever row means it: a model is fetched before, and the engine asks nobody.
 _CREDENTIAL = re.compile(r"TOKEN$|TOKEN_PATH$|KEY$|SECRET|PASSW|CREDENTIAL|AUTH$|AUTHORIZATION$|JWT", re.IGNORECASE)
+# One by its value, whatever it is called: the login in an address (of a mirror of the hub, of an object store).
+_LOGIN = re.compile(r"://[^\s/?#@]+@")
 # A place on this machine is none in a container.
 _PLACE = re.compile(r"_(?:DIR|DIRECTORY|HOME|PATH|FILE|BASE|CACHE)$")
 
 
-def passes(name: str, *, inside: bool = False) -> bool:
+def passes(name: str, value: str = "", *, inside: bool = False) -> bool:
     """Whether an engine inherits that variable: on this machine, or `inside` a container."""
     row = next((row for row in TABLE if _meant(name, row)), None)
-    if row is None or _CREDENTIAL.search(name):
+    if row is None or _CREDENTIAL.search(name) or (_LOGIN.search(value) and not row.logins):
         return False
     return not inside or (row.inside and not _PLACE.search(name))
 
 
 def withheld(environment: Mapping[str, str]) -> dict[str, None]:
     """What an engine on this machine does not inherit, as the variables to be taken away."""
-    return {name: None for name in environment if not passes(name)}
+    return {name: None for name, value in environment.items() if not passes(name, value)}
 
 
 def for_container(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The names of those that a container gets beside what it is told."""
-    return tuple(sorted(name for name in environment if passes(name, inside=True)))
+    return tuple(sorted(name for name, value in environment.items() if passes(name, value, inside=True)))
 
 
 def _meant(name: str, row: Row) -> bool:

@@ -30,7 +30,8 @@ def check_launch(view: HostView, launch: Launch) -> None:
     if module is None:
         return
     variables = [f"{name}={value}" for name, value in launch.variables.items()]
-    code = f"import importlib; importlib.import_module({module!r})"
+    # What stands first is where it was started, in which there is nothing of the engine's.
+    code = f"import sys; sys.path.pop(0); import importlib; importlib.import_module({module!r})"
     outcome = view.query(["env", *variables, program, "-c", code], timeout_s=_IMPORT_S)
     if outcome.rc not in {0, None}:
         end = "\n".join(f"  {line}" for line in outcome.err.strip().splitlines()[-_LAST_LINES:])

@@ -15,8 +15,11 @@ import pytest
 from provision import config
 from provision.cli import main
 from provision.errors import UsageError
+from provision.host.local import LocalHost
 from provision.options import OPTIONS
 from provision.report import Finding, noticing
+from provision.serving import preflight
+from provision.serving.launch import Launch
 
 STRANGER = 54321
 KIND = "foreign configuration"
@@ -233,3 +236,27 @@ def test_values_hold_no_control_characters(folder: Path, words: tuple[str, str])
     said = json.loads(done.stdout)
     assert (done.returncode, said["error"]["code"]) == (2, "usage"), done.stdout
     assert "Traceback" not in done.stderr and not (folder / "ran").exists()
+
+
+@pytest.mark.tried(KIND, "Modules and programs in the current directory, under the names of those that are looked for")
+@pytest.mark.usefixtures("real_machine")
+def test_nothing_is_imported_from_where_sgprov_was_called(tmp_path: Path, folder: Path) -> None:
+    canary = tmp_path / "ran"
+    for name in ("colorsys", "importlib", "usercustomize", "sitecustomize"):
+        (folder / f"{name}.py").write_text(f"open({str(canary)!r}, 'w')\n")
+    host = LocalHost({"PATH": os.environ["PATH"]})
+    launch = Launch(
+        engine="sglang",
+        version="0.5.23",
+        argv=(sys.executable, "-m", "colorsys"),
+        python=sys.executable,
+        url="http://127.0.0.1:9",
+        model="x",
+    )
+    preflight.check_launch(host, launch)
+    assert host.query([sys.executable, "-c", "import os; print(os.getcwd())"]).out == "/\n"
+    assert host.query(["../here/tool"]).installed is False
+    (folder / "tool").write_text("#!/bin/sh\npwd\n")
+    (folder / "tool").chmod(0o755)
+    assert host.query(["./tool"]).out == "/\n", "one that is named is found from where it was named"
+    assert not canary.exists()

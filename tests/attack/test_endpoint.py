@@ -386,6 +386,16 @@ def test_the_table_passes_no_credential_whatever_its_prefix() -> None:
     assert all(row.why for row in inherited.TABLE)
 
 
+@pytest.mark.tried("inherited secrets", "a login in the address that a variable of the engine's own holds")
+@pytest.mark.parametrize("name", ["HF_ENDPOINT", "MC_HOST_store", "SGLANG_LOGS", "NCCL_PLUGIN"])
+def test_an_address_with_a_login_is_no_setting(name: str) -> None:
+    login = {name: "https://me:very-secret-1@hub.example/x", "HTTPS_PROXY": "http://me:secret@proxy.example:3128"}
+    assert inherited.withheld(login) == {name: None}
+    assert inherited.for_container(login) == ("HTTPS_PROXY",)
+    plain = {name: "https://hub.example/@x"}
+    assert inherited.withheld(plain) == {}
+
+
 @pytest.mark.tried("exchanged directory", "TMPDIR is a directory in which every user may rename the server's own")
 @pytest.mark.usefixtures("real_machine")
 def test_temporary_files_are_not_kept_where_others_may_exchange_them(
