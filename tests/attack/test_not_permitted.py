@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,18 @@ Sgprov = Callable[..., tuple[int, dict[str, Any]]]
 
 
 @pytest.fixture
-def closed(tmp_path: Path) -> Path:
+def folder() -> Iterator[Path]:
+    """One that other users may enter, as pytest's own is not."""
+    path = Path(tempfile.mkdtemp(prefix="sgprov-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def closed(folder: Path) -> Path:
     """A directory of root's that the stranger may not enter, with something in it."""
-    path = tmp_path / "closed"
+    path = folder / "closed"
     (path / "servers" / "cpu").mkdir(parents=True)
     (path / "servers" / "cpu" / "server.json").write_text("{}")
     path.chmod(0o700)
@@ -33,13 +43,9 @@ def closed(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def sgprov(tmp_path: Path) -> Sgprov:
+def sgprov(folder: Path) -> Sgprov:
     """sgprov as another user, with a Python that this user may run."""
-    for above in tmp_path.parents:
-        if above.stat().st_uid == os.geteuid() and not above.stat().st_mode & 0o001:
-            above.chmod(above.stat().st_mode | 0o011)
-    tmp_path.chmod(0o755)
-    home = tmp_path / "home"
+    home = folder / "home"
     home.mkdir()
     os.chown(home, STRANGER, STRANGER)
     packages = Path(config.__file__).parents[1]
@@ -98,9 +104,9 @@ def test_each_command_says_that_it_may_not(closed: Path, sgprov: Sgprov, command
 
 
 @pytest.mark.tried(KIND, "`doctor` on an environment whose interpreter the caller may not run: not called gone")
-def test_doctor_does_not_call_a_closed_interpreter_gone(tmp_path: Path, closed: Path, sgprov: Sgprov) -> None:
+def test_doctor_does_not_call_a_closed_interpreter_gone(folder: Path, closed: Path, sgprov: Sgprov) -> None:
     (closed / "python3.11").write_text("")
-    prefix = tmp_path / "prefix"
+    prefix = folder / "prefix"
     path = prefix / "environments" / "a"
     (path / ".sgprov").mkdir(parents=True)
     (path / "bin").mkdir()
