@@ -85,6 +85,7 @@ def sync(
     prefix's lock. Raises `CommandFailed`, and `uv.Stalled` when nothing came any more.
     """
     pins, variables = (_by_name(host, path, lock), _only_from(wheels)) if wheels else (_absolute(lock), VARIABLES)
+    variables = {**variables, "UV_LINK_MODE": _link_mode(host)}
     options = [*(["--no-index"] if wheels else []), *(["--offline"] if offline else [])]
     command = ("pip", "sync", *_SYNC, "--no-compile-bytecode", "--python", python_of(path), *options, pins)
     # Offline there is nobody to wait for.
@@ -92,6 +93,13 @@ def sync(
     uv.run(host, *command, variables=variables, on_line=on_line, lock=held, stall=stall)
     # uv's own lock, which it makes for everyone to write.
     host.remove(f"{path}/.lock")
+
+
+def _link_mode(view: HostView) -> str:
+    """Hard links, unless the user's variable asks for copies: an environment that is made of symbolic links is gone
+    with the cache, and of clones nobody can tell that they are the cache's files."""
+    asked = view.variable("UV_LINK_MODE")
+    return asked if asked in {"copy", "clone"} else "hardlink"
 
 
 def _absolute(lock: Lock) -> str:

@@ -184,6 +184,30 @@ def test_clearing_away_says_why_the_others_stay(
     assert "removed nothing" in said and "rollback" in said and "current" in said
 
 
+@pytest.mark.parametrize("said", ["variable", "configuration"])
+def test_an_environment_is_not_made_of_links_into_the_cache(box: Box, said: str) -> None:
+    if said == "variable":
+        box.host = LocalHost({**box.variables, "UV_LINK_MODE": "symlink"})
+    else:
+        with (box.folder / "uv.toml").open("a") as stream:
+            stream.write('link-mode = "symlink"\n')
+    path = box.install(box.lock())
+    shutil.rmtree(box.folder / "cache")
+    assert verify(box.host, path).ok
+
+
+@pytest.mark.parametrize("mode", ["copy", "clone"])
+def test_copies_are_read_and_compared(box: Box, mode: str) -> None:
+    box.host = LocalHost({**box.variables, "UV_LINK_MODE": mode})
+    lock = box.lock()
+    assert verify(box.host, box.install(lock)).ok
+    for data in (box.folder / "cache").glob("archive-v*/*/alpha/data.bin"):
+        data.write_bytes(data.read_bytes()[::-1])
+    other = Environment(prefix=str(box.folder / "other"), lock=lock, interpreter=sys.executable)
+    other.apply(box.host, lambda _: None)
+    assert verify(box.host, other.path).ok
+
+
 def test_the_cache_makes_the_second_one_without_the_wheels(box: Box) -> None:
     lock = box.lock()
     box.install(lock)
