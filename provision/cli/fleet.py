@@ -14,7 +14,7 @@ from provision.cli import common, fleet_table
 from provision.cli.output import Shown
 from provision.errors import ProvisionError, StepFailed, UsageError
 from provision.fleet import page, run
-from provision.fleet.drive import Settings
+from provision.fleet.drive import Settings, require_own
 from provision.fleet.model import FleetReport
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -137,6 +137,9 @@ def stop(**flags: Any) -> Shown:
 
 def _carry_out(command: str, flags: dict[str, Any], **wishes: Any) -> Shown:
     vault = flags["vault_password_file"]
+    if vault:
+        # Ansible runs it where it is a program.
+        require_own("the vault's password file", Path(vault).absolute())
     settings = Settings(
         inventory=flags["inventory"],
         forks=flags["forks"],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from provision import config, trust
 from provision.catalog.shipped import folder
-from provision.errors import ProvisionError, UsageError
+from provision.errors import NotPermitted, ProvisionError, UntrustedPath, UsageError
 from provision.host import files
 from provision.output import readable
 
@@ -146,6 +147,8 @@ class Workshop:
         # Ansible would read a pipe or a device without end.
         if not (Path(inventory).is_file() or Path(inventory).is_dir()):
             raise UsageError(f"there is no inventory at `{inventory}`", hint="`playbooks/inventory.example` shows one")
+        path = Path(inventory).absolute()
+        require_own("the inventory", path, *_with_inventory(path))
         # Ansible reads its settings while it is imported: those of whatever directory this happens to be, otherwise.
         with self._ready():
             from ansible.errors import AnsibleError  # noqa: PLC0415
@@ -193,6 +196,25 @@ class Workshop:
             "ANSIBLE_DEPRECATION_WARNINGS": "False",
         }
         return config.ready_for_ansible(str(Path(sys.executable).parent), variables)
+
+
+def require_own(what: str, path: Path, *more: Path) -> None:
+    """Raise `UsageError` where another user could have written what Ansible runs code from: a path, or `more`."""
+    try:
+        for one in (path, *more):
+            trust.require(str(one))
+    except (UntrustedPath, NotPermitted) as error:
+        raise UsageError(f"{what} `{path}` is not read: {error}", hint=error.hint) from error
+
+
+def _with_inventory(inventory: Path) -> Iterator[Path]:
+    """The folder of an inventory, and what Ansible reads of it beside a file: templates in all of that are run here."""
+    base = inventory if inventory.is_dir() else inventory.parent
+    beside = [base / name for name in ("group_vars", "host_vars")]
+    yield from (base, *beside)
+    for top in [inventory] if inventory.is_dir() else beside:
+        for root, folders, names in os.walk(top):
+            yield from (Path(root, name) for name in (*folders, *names))
 
 
 def _collections() -> str:

@@ -85,10 +85,12 @@ progress:
 """
 
 import contextlib  # noqa: E402  # Ansible wants the documentation first
+import grp  # noqa: E402
 import hashlib  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import platform  # noqa: E402
+import pwd  # noqa: E402
 import re  # noqa: E402
 import shlex  # noqa: E402
 import signal  # noqa: E402
@@ -188,9 +190,20 @@ def _refuse_foreign(path: Path) -> None:
         if stat.S_ISLNK(status.st_mode) or (status.st_uid not in {0, os.geteuid()} and each != Path("/")):
             raise Foreign(f"{each} belongs to another user, or is a link: {path} is not used")
         others = status.st_mode & stat.S_IWOTH
-        others |= status.st_mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid()}
+        others |= status.st_mode & stat.S_IWGRP and not _is_private_group(status.st_uid, status.st_gid)
         if others and not sticky:
             raise Foreign(f"{each} can be written by other users: {path} is not used (chmod go-w {each})")
+
+
+def _is_private_group(uid: int, gid: int) -> bool:
+    """Whether a group is called as its owner's, who is its only member: so Ubuntu and Fedora make home directories."""
+    try:
+        owner, group = pwd.getpwuid(uid), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    if gid == 0 or group.gr_name != owner.pw_name or owner.pw_gid != gid or set(group.gr_mem) - {owner.pw_name}:
+        return False
+    return all(user.pw_uid == uid for user in pwd.getpwall() if user.pw_gid == gid)
 
 
 def _own_text(path: Path) -> str | None:
