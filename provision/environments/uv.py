@@ -27,6 +27,7 @@ VARIABLES: dict[str, str | None] = {
 }
 CHECK = "uv-configuration"
 _IN_ROOT = ("--directory", "/")
+_NONE = ("--no-config",)
 _FINDING = threading.Lock()
 
 
@@ -105,9 +106,15 @@ def fetch(
 
 
 def cache_directory(view: HostView) -> str:
-    """Where uv keeps unpacked wheels, if its configuration names no other place."""
+    """Where uv keeps unpacked wheels: where its configuration says, if there is one."""
+    if named := view.variable("UV_CACHE_DIR"):
+        return named
+    if configuration(view) != _NONE:
+        asked = query(view, "cache", "dir")
+        if asked.ok and asked.out.startswith("/"):
+            return asked.out.strip()
     home = view.variable("HOME") or "/root"
-    return view.variable("UV_CACHE_DIR") or f"{view.variable('XDG_CACHE_HOME') or f'{home}/.cache'}/uv"
+    return f"{view.variable('XDG_CACHE_HOME') or f'{home}/.cache'}/uv"
 
 
 def _make_cache(host: Host) -> None:
@@ -123,12 +130,12 @@ def _make_cache(host: Host) -> None:
 def configuration(view: HostView) -> tuple[str, ...]:
     """The options that say which configuration uv reads."""
     if view.variable("UV_NO_CONFIG") not in {None, "", "0", "false"}:
-        return ("--no-config",)
+        return _NONE
     if named := view.variable("UV_CONFIG_FILE"):
         return ("--config-file", str(Path(named).absolute()))
     files = [file for file in _files(view) if not _foreign(view, file)]
     if not files:
-        return ("--no-config",)
+        return _NONE
     if len(files) == 1 or _nearer(view):
         return ("--config-file", files[0])
     # uv puts the user's over the system's itself; in `/` there is no other to be found.

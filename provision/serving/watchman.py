@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -104,8 +103,9 @@ def render_unit(server: Server, command: list[str]) -> str:
 Description=sgprov: keep the server {server.name} up
 
 [Service]
-Environment={shlex.quote(f"PYTHONPATH={_HERE}")}
-ExecStart={shlex.join(command).replace("%", "%%")}
+WorkingDirectory=/
+Environment={_word(f"PYTHONPATH={_HERE}")}
+ExecStart={" ".join(_word(word).replace("$", "$$") for word in command)}
 Restart=on-failure
 RestartSec=5
 RestartPreventExitStatus=6
@@ -116,3 +116,10 @@ KillMode=process
 [Install]
 WantedBy=default.target
 """
+
+
+def _word(text: str) -> str:
+    """A word as systemd reads it, in which nothing stands for something else; it quotes otherwise than a shell."""
+    for sign, written in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%")):
+        text = text.replace(sign, written)
+    return f'"{text}"'

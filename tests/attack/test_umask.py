@@ -102,10 +102,16 @@ def test_what_is_started_writes_for_the_caller_alone(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("real_machine")
 @pytest.mark.tried("shared prefix", "A cache of uv's that every user may write: nothing is installed from it")
-def test_a_cache_that_others_write_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache").chmod(0o777)
-    host = LocalHost({"PATH": os.environ["PATH"], "HOME": str(tmp_path), "UV_CACHE_DIR": str(tmp_path / "cache")})
+@pytest.mark.parametrize("named", ["variable", "the user's file", "a file"])
+def test_a_cache_that_others_write_is_refused(tmp_path: Path, named: str) -> None:
+    cache, own, other = tmp_path / "cache", tmp_path / ".config/uv/uv.toml", tmp_path / "other.toml"
+    cache.mkdir()
+    cache.chmod(0o777)
+    own.parent.mkdir(parents=True)
+    if named != "variable":
+        (own if "user" in named else other).write_text(f'cache-dir = "{cache}"\n')
+    more = {"variable": {"UV_CACHE_DIR": str(cache)}, "a file": {"UV_CONFIG_FILE": str(other)}}.get(named, {})
+    host = LocalHost({"PATH": os.environ["PATH"], "HOME": str(tmp_path), **more})
     with pytest.raises(UntrustedPath) as refused:
         uv.run(host, "venv", str(tmp_path / "made"))
     assert "UV_CACHE_DIR" in str(refused.value.hint) and not (tmp_path / "made").exists()

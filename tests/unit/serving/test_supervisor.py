@@ -183,5 +183,8 @@ def test_pauses_double_and_end() -> None:
 def test_a_unit_for_systemd(host: LocalHost, servers: str) -> None:
     started = server.start(host, servers, launch(SERVER, free_port()), name="c")
     text = watchman.render_unit(started, ["/opt/a b/python", "-m", "provision", "serve", "supervise", "c"])
-    assert "ExecStart='/opt/a b/python' -m provision serve supervise c\n" in text
+    assert 'ExecStart="/opt/a b/python" "-m" "provision" "serve" "supervise" "c"\n' in text
+    assert "WorkingDirectory=/\n" in text and "UMask=0077\n" in text
+    odd = watchman.render_unit(started, ["/opt/%h/$HOME/a\\'\"b"])
+    assert 'ExecStart="/opt/%%h/$$HOME/a\\\\\'\\"b"\n' in odd, "systemd would put something else in its place"
     assert "Restart=on-failure" in text and "KillMode=process" in text
