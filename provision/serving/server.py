@@ -102,7 +102,12 @@ def wait_until_ready(
         _give_up(host, server)
         raise
     starting.note_scratch(host, server)
-    return record.note(host, msgspec.structs.replace(server, state="ready", ready_after_s=round(seconds, 2)))
+    with alone(host, server.directory, needed=False):
+        # Stopped at this very moment, it stays stopped: who keeps it up would start it again.
+        now = record.written(host, server.directory)
+        if now and now.id == server.id and now.state == "stopped":
+            raise ServingFailed(f"the server `{server.name}` was stopped as soon as it was ready")
+        return record.note(host, msgspec.structs.replace(server, state="ready", ready_after_s=round(seconds, 2)))
 
 
 @contextmanager

@@ -63,6 +63,8 @@ def _supervises(host: HostView, pid: int) -> bool:
 def start(host: Host, server: Server) -> str:
     """Have the server supervised from now on; who sees to it."""
     record.save(host, msgspec.structs.replace(server, supervised=True))
+    if (pid := _holder(server.directory)) is not None:
+        return f"supervised by pid {pid}, which was there already"
     prefix, _ = _place(server.directory)
     command = [sys.executable, "-m", "provision", "serve", "supervise", server.name, "--prefix", prefix]
     if not has_systemd(host):

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from faults import stand_in
 from faults.stand_in import launch, left_over, serves, started
 
 from provision.cli import main
+from provision.errors import ServingFailed
 from provision.host.local import LocalHost
 from provision.serving import processes, record, server, supervisor, watchman
 from provision.serving.record import Server
@@ -192,3 +194,22 @@ def test_a_stop_that_cannot_be_written_down_ends_the_supervisor(
     time.sleep(1.5)
     assert left_over(servers) == []
     assert processes.find(host, ready.pid or 0) is None
+
+
+def wait(host: LocalHost, one: Server) -> None:
+    """Until it is ready, or was stopped before."""
+    with suppress(ServingFailed):
+        server.wait_until_ready(host, one)
+
+
+@pytest.mark.tried(KIND, "A server is stopped at the very moment at which it is ready: nobody starts it again")
+def test_what_is_stopped_when_it_is_ready_stays_stopped(host: LocalHost, servers: str, port: int) -> None:
+    for _ in range(5):
+        one = server.start(host, servers, launch(port), name="a")
+        waiting = threading.Thread(target=wait, args=(host, one))
+        waiting.start()
+        until(lambda one=one: "ready to roll" in Path(one.log).read_text())  # type: ignore[misc]
+        server.stop(host, servers, name="a", grace_s=1)
+        waiting.join(20)
+        now = record.written(host, one.directory)
+        assert now and now.state in {"stopped", "failed"} and left_over(servers) == []
