@@ -120,7 +120,7 @@ def wheel_says_nothing(handler: SimpleHTTPRequestHandler) -> bool:
 @pytest.mark.parametrize(
     ("act", "named"),
     [(drip, "alpha"), (wheel_says_nothing, "alpha"), (say_nothing, "an answer")],
-    ids=str,
+    ids=["dripping wheel", "silent wheel", "silent index"],
 )
 def test_a_stall_is_named_and_tried_again_and_has_an_end(
     box: Box, index: Index, monkeypatch: pytest.MonkeyPatch, act: Callable[[SimpleHTTPRequestHandler], bool], named: str
