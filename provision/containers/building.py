@@ -17,7 +17,7 @@ from provision.containers.dockerfile import Recipe
 from provision.containers.images import Here
 from provision.containers.names import checked_reference
 from provision.errors import CheckFailed, CommandFailed, StepFailed, UsageError
-from provision.host import Host, Outcome
+from provision.host import Host, Outcome, files
 from provision.secrets import mask
 
 _BUILD_S = 4 * 3600.0
@@ -77,10 +77,21 @@ def _context(recipe: Recipe, *, installer: str, wheels: str | None) -> Iterator[
         shutil.copy(recipe.lock.path, folder / dockerfile.LOCK)
         shutil.copy(installer, folder / dockerfile.INSTALLER)
         if wheels is not None:
-            if not list(Path(wheels).glob("*.whl")):
-                raise UsageError(f"there are no wheels in `{wheels}`")
-            shutil.copytree(wheels, folder / dockerfile.WHEELS)
+            _copy_wheels(Path(wheels), folder / dockerfile.WHEELS)
         yield folder
+
+
+def _copy_wheels(wheels: Path, target: Path) -> None:
+    found = sorted(wheels.glob("*.whl"))
+    if not found:
+        raise UsageError(f"there are no wheels in `{wheels}`")
+    try:
+        target.mkdir()
+        for wheel in found:
+            with documents.open_input(wheel) as stream, (target / wheel.name).open("xb") as copy:
+                shutil.copyfileobj(stream, copy, _BLOCK)
+    except OSError as error:
+        raise files.failed("written", str(target), error) from error
 
 
 def save(host: Host, image: str, path: str) -> Saved:

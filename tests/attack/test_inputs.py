@@ -124,3 +124,16 @@ def test_a_machine_folder_leads_nowhere_else(tmp_path: Path) -> None:
     for path in ("/etc/link", "/out/secret", "/etc/pipe", "/etc/loop", "/etc", "/../../secret"):
         assert host.read(path) is None, path
         assert host.read_bytes(path, 10) is None
+
+
+@pytest.mark.usefixtures("real_machine")
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"deep", "aliases", "binary"}])
+@pytest.mark.tried(KIND, "A pipe, device, directory, socket or loop among the wheels that an image is built from")
+def test_each_file_of_a_folder_of_wheels(tmp_path: Path, sgprov: Sgprov, kind: str) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    (wheels / "a-1-py3-none-any.whl").symlink_to(made(tmp_path, kind))
+    words = "image build --stack sglang-0.5.23 --base ubuntu:22.04 --python 3.12 --wheels"
+    status, said, err = sgprov(*words.split(), str(wheels))
+    assert (status, said["error"]["exit_status"]) == (2, 2), err
+    assert "a-1-py3-none-any.whl" in said["error"]["text"]
