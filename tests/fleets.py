@@ -88,6 +88,7 @@ class Local:
     def inventory(self) -> str:
         path = self.root / "inventory.yml"
         path.write_text(yaml.safe_dump({"all": {"hosts": self.hosts}}))
+        path.chmod(0o600)  # whatever the umask is
         return str(path)
 
     def calls(self, name: str) -> list[dict[str, Any]]:

@@ -67,6 +67,36 @@ esac
 version="$to/versions/$digest"
 uv="$version.uv"
 
+# Nobody else may exchange what is above it; where everybody may write but a sticky bit is set, as in /tmp, nobody can.
+# Directories of users that a container has not got count as the system's own, and so does a group of the user alone.
+[ ! -L "${to%/}" ] || fail "$to is a link"
+near=$to
+while [ ! -d "$near" ]; do near=$(dirname "$near"); done
+rest=${to#"$near"}
+near=$(cd "$near" && pwd -P)
+to=${near%/}$rest
+unmapped=
+grep -q '^ *0 *0 *4294967295$' /proc/self/uid_map 2>/dev/null || unmapped=$(cat /proc/sys/kernel/overflowuid 2>/dev/null) || :
+while :; do
+  read -r mode _ owner group _ <<PLACE
+$(ls -ldn "$near")
+PLACE
+  case " 0 $(id -u) $unmapped " in
+    *" $owner "*) ;;
+    *) [ "$near" = / ] || fail "$near belongs to somebody else, and decides what is in $to" ;;
+  esac
+  case $mode in
+    d????????[tT]*) ;;
+    d???????w*) fail "$near can be written by others, and decides what is in $to: chmod go-w $near" ;;
+    d????w*)
+      [ "$group $(id -gn)" = "$(id -g) $(id -un)" ] ||
+        fail "$near can be written by a group, and decides what is in $to: chmod g-w $near"
+      ;;
+  esac
+  [ "$near" != / ] || break
+  near=$(dirname "$near")
+done
+
 # What runs from here is to be of this user's own making.
 for place in "$to" "$to/versions" "$to/bin" "$version"; do
   mkdir -p "$place"

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from provision.errors import ProbeError
+from provision.errors import NotPermitted, ProbeError, UntrustedPath
 from provision.facts.model import Python
 from provision.facts.sources import PartlyTold
 from provision.host import HostView, Outcome
@@ -32,13 +32,21 @@ def probe_pythons(view: HostView) -> tuple[Python, ...]:
     """Every CPython since 3.8, by version; each once, however many names lead to it.
 
     Shims are left out: they are scripts that stand for an interpreter which is found in its own place. One that does
-    not start (a removed library, a dead mount) is a problem; the others still count.
+    not start (a removed library, a dead mount) is a problem, and so is one that another user could have put there: it
+    is not run. The others still count.
     """
-    candidates = _distinct(view, _candidates(view))
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        outcomes = list(pool.map(lambda path: view.query(_question(path)), candidates))
     found: dict[str, Python] = {}
     broken = []
+    candidates = []
+    for path in _distinct(view, _candidates(view)):
+        try:
+            view.require_trusted(path)
+        except (UntrustedPath, NotPermitted) as error:
+            broken.append(f"{error}: it is not run, unless it is named with `--python`")
+        else:
+            candidates.append(path)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        outcomes = list(pool.map(lambda path: view.query(_question(path)), candidates))
     for outcome in outcomes:
         if not outcome.installed:
             continue

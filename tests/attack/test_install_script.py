@@ -155,6 +155,29 @@ def test_the_script_runs_nothing_from_where_others_write(tmp_path: Path, how: st
     assert how != "program" or list((to / "bin/sgprov").iterdir()) == []
 
 
+@pytest.mark.tried("shared directory", "install.sh below a directory that others own or can write, also through a link")
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("how", ["others", "group", pytest.param("a stranger's", marks=pytest.mark.attack)])
+def test_the_script_asks_who_can_exchange_its_directory(tmp_path: Path, how: str, linked: bool) -> None:
+    there, above = unpacked(tmp_path, TOOL), tmp_path / "above"
+    planted = above / "a b" / "tool" / "versions" / ("ab" * 6)
+    planted.mkdir(parents=True)
+    (planted / "complete").touch()
+    (tmp_path / "link").symlink_to(above / "a b")
+    to = (tmp_path / "link" if linked else above / "a b") / "tool"
+    above.chmod({"others": 0o757, "group": 0o775}.get(how, 0o755))
+    if how == "group":
+        os.chown(above, -1, next((group for group in os.getgroups() if group != os.getgid()), 12345))
+    elif how == "a stranger's":
+        os.chown(above, 54321, 54321)
+    ran = installed(there, to)
+    assert ran.returncode == 5 and str(above) in ran.stderr, ran.stderr
+    assert not (to / "bin").exists()
+    above.chmod(0o1777)
+    if how != "a stranger's":
+        assert installed(there, to).returncode == 0, "as below `/tmp`"
+
+
 def test_the_script_is_content_with_a_version_that_is_complete(tmp_path: Path) -> None:
     """Otherwise the tries above would prove nothing: they stop before Python and uv are asked."""
     there, to = unpacked(tmp_path, TOOL), tmp_path / "tool"

@@ -119,3 +119,22 @@ def test_a_group_is_others_on_a_host_too(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ours.Foreign):
         _ = ours.Job(str(jobs)).known
     assert sys.modules.get("sgprov_module") is None
+
+
+@pytest.mark.tried(
+    "shared machine", "the program itself on a host, made beforehand by another user in a shared directory"
+)
+@pytest.mark.parametrize("where", ["bin", "versions/0123456789ab/bin/sgprov", "."])
+def test_a_program_that_others_could_have_made_is_not_run(tmp_path: Path, where: str) -> None:
+    pytest.importorskip("ansible", reason="NOT RUN: ansible-core is not installed")
+    ours, tool = module(), tmp_path / "tool"
+    program = tool / "versions/0123456789ab/bin/sgprov"
+    program.parent.mkdir(parents=True)
+    program.write_text("")
+    (tool / "bin").mkdir()
+    (tool / "bin/sgprov").symlink_to("../versions/0123456789ab/bin/sgprov")
+    ours._refuse_foreign_program(str(tool / "bin/sgprov"))
+    ours._refuse_foreign_program(str(tmp_path / "to be made/bin/sgprov"))
+    (tool / where).chmod(0o777)
+    with pytest.raises(ours.Foreign, match="can be written by other users"):
+        ours._refuse_foreign_program(str(tool / "bin/sgprov"))

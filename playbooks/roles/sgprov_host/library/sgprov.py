@@ -195,6 +195,12 @@ def _refuse_foreign(path: Path) -> None:
             raise Foreign(f"{each} can be written by other users: {path} is not used (chmod go-w {each})")
 
 
+def _refuse_foreign_program(executable: str) -> None:
+    """Raise `Foreign` where another user could have put it there, or could; one that is to be installed too."""
+    for path in (os.path.dirname(executable), executable) if "/" in executable else ():
+        _refuse_foreign(Path(os.path.realpath(path)))
+
+
 def _is_private_group(uid: int, gid: int) -> bool:
     """Whether a group is called as its owner's, who is its only member: so Ubuntu and Fedora make home directories."""
     try:
@@ -361,6 +367,7 @@ def main() -> None:
 def _do(module: AnsibleModule) -> None:
     given = module.params
     executable = os.path.expanduser(given["executable"])
+    _refuse_foreign_program(executable)
     argv = [executable, *given["command"]]
     # What stands behind `--` is the engine's.
     end = argv.index("--") if "--" in argv else len(argv)
