@@ -233,7 +233,10 @@ class _Comparing:
         return files
 
     def _is_as_before(self, file: File) -> bool:
-        return file.path not in self.shared and file == self._file(file.path, self.hashes[file.path])
+        """Of a file that is made for each environment; one from the cache that looks otherwise is remembered so."""
+        if file.path in self.shared or self.tree.files[file.path].st_nlink > 1:
+            return False
+        return file == self._file(file.path, self.hashes[file.path])
 
     def _remember(self, package: _Installed, files: tuple[File, ...]) -> None:
         there = [self.tree.files[file.path] for file in files]

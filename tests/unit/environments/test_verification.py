@@ -6,6 +6,7 @@ import os
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,35 @@ def test_what_is_not_as_in_its_wheel_is_not_stamped(
     found = folder.compared()
     assert found.wrong.keys() == wrong
     assert wrong or found.strays
+
+
+def test_what_was_read_once_is_not_read_again(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = folder.root / "cache/archive-v0/x"
+    for path in sorted((folder.staging / SITE).rglob("*")):
+        if path.is_file():
+            there = cached / path.relative_to(folder.staging / SITE)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.hardlink_to(path)
+    made = replace(folder.made, since_ns=time.time_ns() + 10**12)
+    read: list[str] = []
+    real = manifest.sha256_of
+
+    def noted(path: str) -> str | None:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(manifest, "sha256_of", noted)
+
+    def compared() -> int:
+        read.clear()
+        found = compare(str(folder.staging), folder.lock, made, KnownWheels(folder.host), cache=str(folder.root))
+        assert (found.wrong, found.strays) == ({}, [])
+        return len([path for path in read if path.endswith(".bin")])
+
+    assert [compared(), compared()] == [2, 0], "of an older entry everything is read, and then it is known"
+    for data in (folder.staging / SITE).glob("*/data.bin"):
+        os.utime(data)
+    assert [compared(), compared()] == [2, 0], "what looks otherwise is read once"
 
 
 def test_where_there_is_nothing_nothing_is_right(tmp_path: Path) -> None:
