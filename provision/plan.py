@@ -8,6 +8,7 @@ from typing import Any
 
 from provision.decision import Decision, Places
 from provision.environments import Receipt, path_for, python_of
+from provision.environments.layout import BYTECODE_INSIDE
 from provision.errors import OK, CheckFailed, ProvisionError, UnsupportedHost
 from provision.host import HostView
 from provision.locks.lockfile import Lock
@@ -358,8 +359,11 @@ def _demands(decision: Decision, given: Arguments) -> Demands:
 
 
 def bytecode_of(places: Places) -> str:
-    """Where Python keeps the bytecode of an environment that is mounted into a container."""
-    return f"{places.prefix}/bytecode"
+    """Where Python keeps the bytecode of an environment that is mounted into a container, which may write there.
+
+    Not where servers outside of containers have theirs: they would run what one in a container wrote.
+    """
+    return f"{places.prefix}/{BYTECODE_INSIDE}"
 
 
 def hub_of(places: Places) -> str:

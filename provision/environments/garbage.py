@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from provision.environments.claims import is_claimed
-from provision.environments.layout import CURRENT, PREVIOUS, STAMP, Environment, list_environments
+from provision.environments.layout import (
+    BYTECODE,
+    BYTECODE_INSIDE,
+    CURRENT,
+    PREVIOUS,
+    STAMP,
+    Environment,
+    list_environments,
+)
 from provision.environments.locking import alone
 from provision.host import Host, HostView, Process
 
@@ -25,7 +33,8 @@ def collect_garbage(host: Host, prefix: str, *, keep: int = KEEP) -> tuple[str, 
             host.remove(f"{environment.path}/{STAMP}")
             host.remove(environment.path)
             # What its servers' Pythons compiled is kept under its path there (`PYTHONPYCACHEPREFIX`).
-            host.remove(f"{prefix}/bytecode{environment.path}")
+            for kept in (BYTECODE, BYTECODE_INSIDE):
+                host.remove(f"{prefix}/{kept}{environment.path}")
     return tuple(environment.path for environment in removable)
 
 

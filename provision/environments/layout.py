@@ -13,6 +13,7 @@ environments/.<the same>.old/ what was in its place, while it is removed
 current, previous        links to two of them
 .lock                    held by whoever changes any of this
 python/                  interpreters that uv fetched
+bytecode/                what the Pythons of servers compiled, and beside it what those in containers did
 receipt.json, receipts/  what was installed last, and before
 """
 
@@ -37,6 +38,8 @@ MADE = ".sgprov/made"
 LOCK = ".sgprov/lock.txt"
 DRIFT = ".sgprov/drift.json"
 CLAIM = ".sgprov/claim"
+# What Python compiled, by the path of its source: of servers, and of those in containers, which nobody else may run.
+BYTECODE, BYTECODE_INSIDE = "bytecode", "bytecode-of-containers"
 CURRENT = "current"
 PREVIOUS = "previous"
 _DIGEST_LENGTH = 12

@@ -78,6 +78,7 @@ def forget(host: Host, registry: str) -> bool:
     """Log out; whether there was a login."""
     if find(host, registry) is None:
         return False
+    host.require_trusted(config_path(host))
     program = _program(host)
     place = ["--authfile", config_path(host)] if program == "podman" else []
     host.run([program, "logout", *place, registry], timeout_s=_LOGIN_S)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from provision.environments.layout import BYTECODE
 from provision.errors import ProvisionError, UsageError
 from provision.host.view import Host
 from provision.serving import contained, inherited, log, out_of_memory, processes, record, scratch
@@ -135,7 +136,7 @@ def now() -> str:
 
 def _bytecode(server: Server) -> str:
     """Where Python keeps its bytecode: not in the environment, which stays as it was stamped."""
-    return f"{Path(server.directory).parents[1]}/bytecode"
+    return f"{Path(server.directory).parents[1]}/{BYTECODE}"
 
 
 def _asks_itself(host: Host) -> dict[str, str]:

@@ -22,6 +22,7 @@ from provision.containers import building, images
 from provision.containers.run import Container, Mount, Publish, argv
 from provision.decision import Decision, Hosting, Places
 from provision.environments import Receipt
+from provision.environments.layout import BYTECODE
 from provision.errors import StepFailed, UsageError
 from provision.host import Outcome
 from provision.host.local import LocalHost
@@ -127,6 +128,19 @@ def test_no_container_has_more_than_it_needs(wishes: dict[str, str]) -> None:
     sources = [word.split("source=")[1].split(",")[0] for word in words if word.startswith("type=bind")]
     assert "/home/ada/.cache/huggingface" not in sources and "/home/ada" not in sources
     assert "--user" in words or "nim" in wishes["target"]
+
+
+@pytest.mark.tried(
+    "container rights", "write code that runs outside of it: bytecode, the environment, Python, programs"
+)
+def test_a_container_writes_nothing_that_runs_elsewhere() -> None:
+    words = planned(target="cpu", image="d:1", prefix="/p").launch.argv
+    mounts = [word for word in words if word.startswith("type=bind")]
+    writable = [word.split("source=")[1].split(",")[0] for word in mounts if not word.endswith(",readonly")]
+    assert writable, "its caches"
+    for runs in (BYTECODE, "environments/a/bin", "python", "servers/cpu", "current"):
+        assert not [one for one in writable if Path("/p", runs).is_relative_to(one)]
+        assert not [one for one in writable if Path(one).is_relative_to(Path("/p", runs))]
 
 
 @pytest.mark.tried(

@@ -19,7 +19,7 @@ from fakes import make_wheel
 from provision import environments
 from provision.cli import common, main
 from provision.environments import is_complete, locking, path_for, read_stamp, rollback, verify
-from provision.environments.layout import STAMP
+from provision.environments.layout import BYTECODE, BYTECODE_INSIDE, STAMP
 from provision.errors import StepFailed
 from provision.host.local import LocalHost
 from provision.locks.lockfile import Lock
@@ -161,7 +161,12 @@ def test_two_environments_a_rollback_and_the_garbage(box: Box) -> None:
     assert environments.current(box.host, box.prefix) == paths[3]
     assert rollback(box.host, box.prefix) == paths[2]
     assert rollback(box.host, box.prefix) == paths[3]
+    compiled = [Path(f"{box.prefix}/{kept}{paths[0]}/a.pyc") for kept in (BYTECODE, BYTECODE_INSIDE)]
+    for path in compiled:
+        path.parent.mkdir(parents=True)
+        path.touch()
     assert sorted(environments.collect_garbage(box.host, box.prefix)) == sorted(paths[:2])
+    assert not [path for path in compiled if path.exists()]
     assert [one.path for one in environments.list_environments(box.host, box.prefix) if one.stamp] != []
     assert verify(box.host, paths[3]).ok and verify(box.host, paths[2]).ok
 
