@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,4 +132,6 @@ def _lock(catalog: Catalog, stack: str, python: str | None, arch: str) -> Lock:
 def _own_lock(file: str, stack: str, python: str | None, arch: str) -> Lock:
     if python is None:
         raise UsageError("a lock of your own does not say its Python", hint="name it with `--python`")
+    if not re.fullmatch(r"3\.\d{1,2}", python):
+        raise UsageError(f"`{python}` is not the version of a Python", hint="such as `3.12`")
     return Lock(Path(file).expanduser(), stack, python, arch)

@@ -17,6 +17,7 @@ from msgspec import structs
 
 from provision import bootstrap, environments, launches
 from provision.catalog.load import Catalog
+from provision.cli import main
 from provision.config import Options
 from provision.containers import building, images
 from provision.containers.run import Container, Mount, Publish, argv
