@@ -131,6 +131,17 @@ def test_no_container_has_more_than_it_needs(wishes: dict[str, str]) -> None:
     assert "--user" in words or "nim" in wishes["target"]
 
 
+@pytest.mark.tried("option injection", "a version of Python that is a line of a Dockerfile")
+@pytest.mark.usefixtures("real_machine")
+@pytest.mark.parametrize("python", ["3.12\nRUN evil", "3.12 && evil", "-", "../x", "3.12\n"])
+def test_a_version_is_no_line_of_a_dockerfile(tmp_path: Path, python: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lock.txt").write_text("a==1 --hash=sha256:" + "0" * 64 + "\n")
+    words = ["image", "build", "--stack", "x", "--base", "ubuntu:22.04", "--lockfile", str(tmp_path / "lock.txt")]
+    assert main([*words, "--show", "--python", python]) == UsageError.exit_status
+    assert "FROM" not in capsys.readouterr().out
+    assert main([*words, "--show", "--python", "3.12"]) == 0
+
+
 @pytest.mark.tried(
     "container rights", "write code that runs outside of it: bytecode, the environment, Python, programs"
 )
