@@ -31,6 +31,8 @@ LEAKING_VARIABLES = (
     *("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__"),
     "PYTHONDONTWRITEBYTECODE",
 )
+# Lists of directories in which children look for what they run, load or compile.
+_SEARCHED = ("PATH", "LD_LIBRARY_PATH", "LIBRARY_PATH", "CPATH")
 # Variables whose values are credentials, whoever they are for; and the login in an address.
 _SECRET_NAME = re.compile(r"(?:TOKEN|KEY|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?)$", re.IGNORECASE)
 _LOGIN = re.compile(r"://([^\s/?#@]+(?:@[^\s/?#@]+)*)@")
@@ -85,9 +87,20 @@ class Options:
 
 
 def process_environment() -> dict[str, str]:
-    """The environment for children: this process's, less secrets and what would leak into their imports."""
+    """The environment for children: this process's, less secrets and what would leak into their imports.
+
+    Programs and libraries are searched for in absolute directories only.
+    """
     hidden = {*SECRET_VARIABLES, *LEAKING_VARIABLES, WHEELS_VARIABLE}
-    return {name: value for name, value in os.environ.items() if name not in hidden}
+    given = {name: _searched(name, value) for name, value in os.environ.items() if name not in hidden}
+    return {name: value for name, value in given.items() if value or name not in _SEARCHED}
+
+
+def _searched(name: str, value: str) -> str:
+    """The value of a variable. In a list of directories an empty entry (`:` at its end) is the current one, too."""
+    if name not in _SEARCHED:
+        return value
+    return os.pathsep.join(entry for entry in value.split(os.pathsep) if entry.startswith("/"))
 
 
 def secret(name: str) -> str | None:
@@ -114,7 +127,7 @@ def ready_for_ansible(programs: str, variables: Mapping[str, str]) -> Iterator[N
         dropped = name.startswith(_ANSIBLE_PREFIXES) and name not in _ANSIBLE_VARIABLES
         if dropped or name in {*SECRET_VARIABLES, WHEELS_VARIABLE}:
             del os.environ[name]
-    os.environ["PATH"] = f"{programs}{os.pathsep}{kept.get('PATH', os.defpath)}"
+    os.environ["PATH"] = f"{programs}{os.pathsep}{_searched('PATH', kept.get('PATH', os.defpath))}"
     os.environ.update(variables)
     try:
         yield

@@ -14,7 +14,7 @@ import pytest
 
 from provision import config
 from provision.cli import main
-from provision.errors import UsageError
+from provision.errors import CommandFailed, UsageError
 from provision.host.local import LocalHost
 from provision.options import OPTIONS
 from provision.report import Finding, noticing
@@ -260,3 +260,27 @@ def test_nothing_is_imported_from_where_sgprov_was_called(tmp_path: Path, folder
     (folder / "tool").chmod(0o755)
     assert host.query(["./tool"]).out == "/\n", "one that is named is found from where it was named"
     assert not canary.exists()
+
+
+@pytest.mark.tried(
+    KIND, "A program or library in the current directory, where the PATH has an empty or a relative entry"
+)
+@pytest.mark.usefixtures("real_machine")
+@pytest.mark.parametrize("entry", ["", ".", "../here"])
+def test_the_current_directory_is_searched_for_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    (folder / "nvidia-none").write_text("#!/bin/sh\necho planted\n")
+    (folder / "nvidia-none").chmod(0o755)
+    for name in ("PATH", "LD_LIBRARY_PATH", "CPATH"):
+        monkeypatch.setenv(name, f"/usr/bin:{entry}")
+    environment = config.process_environment()
+    assert {environment[name] for name in ("PATH", "LD_LIBRARY_PATH", "CPATH")} == {"/usr/bin"}
+    monkeypatch.setenv("CPATH", entry)
+    assert "CPATH" not in config.process_environment()
+    host = LocalHost(environment)
+    assert not host.query(["nvidia-none"]).installed
+    with pytest.raises(CommandFailed):
+        host.run(["nvidia-none"])
+    with config.ready_for_ansible("/programs", {}):
+        assert os.environ["PATH"] == "/programs:/usr/bin"
