@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import PurePosixPath
@@ -64,7 +65,7 @@ def directory_trusted(context: Context) -> Iterator[Finding]:
     "What lies under the target's directories is ours",
     looks_at="the owners of the directories and of what lies right under them, against the user we are",
     why="a single run with sudo leaves files that later runs can read and not replace",
-    remedy="`sudo chown -R $USER DIR`",
+    remedy="`sudo chown -R $USER DIR` for what is root's; what is another user's is moved away, and never taken over",
 )
 def directory_owner(context: Context) -> Iterator[Finding]:
     ours = _user(context)
@@ -73,11 +74,15 @@ def directory_owner(context: Context) -> Iterator[Finding]:
     for place in _places(context):
         paths = [place, *context.view.glob(f"{place}/*")]
         infos = [(path, info) for path in paths if (info := visible(context.view, path))]
-        strange = [(path, info.owner) for path, info in infos if info.uid != ours and not info.writable]
+        strange = [(path, info) for path, info in infos if info.uid != ours and not info.writable]
+        # What another user put there would be trusted if it were given to us.
+        strange.sort(key=lambda one: one[1].uid == 0)
         if strange:
-            path, owner = strange[0]
+            path, info = strange[0]
             more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
-            yield warning(f"`{path}`{more} belongs to {owner}, not to us", f"`sudo chown -R $USER {place}`")
+            taken, aside = f"`sudo chown -R $USER {shlex.quote(place)}`", shlex.quote(f"{path}.aside")
+            fix = taken if info.uid == 0 else f"`sudo mv {shlex.quote(path)} {aside}`"
+            yield warning(f"`{path}`{more} belongs to {info.owner}, not to us", fix)
 
 
 @_check(

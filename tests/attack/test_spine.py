@@ -6,10 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fakes import answer
+from unit.checks.machines import PREFIX, info, machine
 
+from provision.checks.registry import CHECKS
+from provision.checks.run import chosen, run_checks
 from provision.cli import main
 
 KIND = "shared prefix"
@@ -108,3 +113,15 @@ def test_doctor_has_it_as_a_finding(prefix: Path, capsys: pytest.CaptureFixture[
     found = next(one for one in said["findings"] if one["check"] == "directory-trusted")
     assert found["severity"] == "error" and f"chmod go-w {prefix}" in found["fix"][0]
     assert len(said["checks"]) > 50 and not trace.exists()
+
+
+@pytest.mark.tried(KIND, "What a stranger put under the prefix: `doctor` never says to take it over")
+@pytest.mark.parametrize("owner", ["root", "mallory"])
+def test_nobody_is_told_to_own_what_a_stranger_made(owner: str) -> None:
+    uid = 0 if owner == "root" else STRANGER
+    there = {PREFIX: replace(info(owner=owner, is_directory=True, writable=False), uid=uid)}
+    context = machine(answers={"id -u": answer("1000")}, paths=there)
+    (result,) = run_checks(chosen(CHECKS, ("directory-owner",)), context)
+    (finding,) = result.findings
+    assert f"belongs to {owner}" in finding.text
+    assert ("chown" in " ".join(finding.fix)) is (owner == "root")
