@@ -190,14 +190,24 @@ def answer(out: str = "", *, rc: int = 0, err: str = "") -> Outcome:
 
 
 def make_wheel(
-    folder: Path, name: str, version: str = "1.0", *, data: bytes = b"", modules: Mapping[str, str] | None = None
+    folder: Path,
+    name: str,
+    version: str = "1.0",
+    *,
+    data: bytes = b"",
+    modules: Mapping[str, str] | None = None,
+    top: Mapping[str, str] | None = None,
 ) -> str:
-    """A wheel with one module and, with `data`, one file of it, and with `modules` more; its line for a lock."""
+    """A wheel with one module and, with `data`, one file of it, and with `modules` more; its line for a lock.
+
+    `top` are files beside its package, which another wheel may bring, too.
+    """
     information = f"{name}-{version}.dist-info"
     files = {
         f"{name}/__init__.py": f"VERSION = {version!r}\n".encode(),
         f"{name}/data.bin": data,
         **{f"{name}/{module}.py": text.encode() for module, text in (modules or {}).items()},
+        **{file: text.encode() for file, text in (top or {}).items()},
         f"{information}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
         f"{information}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }

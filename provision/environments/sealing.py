@@ -193,7 +193,8 @@ class _Comparing:
                 package.problems.append(path)
             if status.st_nlink == 1 or claim.sha256 is None or path in self.shared:
                 self.to_read.add(path)
-            if status.st_nlink > 1:
+            # One that two packages bring is read, and may be the other's older one.
+            if status.st_nlink > 1 and path not in self.shared:
                 linked.append(path)
                 fresh = fresh and self.made.since_ns <= status.st_mtime_ns <= self.now_ns
         if not fresh:

@@ -37,11 +37,18 @@ class Box:
         self.host = LocalHost(self.variables)
 
     def lock(
-        self, stack: str = "engine-1", *, names: tuple[str, ...] = ("alpha", "beta_x"), data: int = 50_000
+        self,
+        stack: str = "engine-1",
+        *,
+        names: tuple[str, ...] = ("alpha", "beta_x"),
+        data: int = 50_000,
+        shared: bool = False,
     ) -> Lock:
+        """With `shared` all wheels bring one and the same file, too."""
         content = random.Random(stack).randbytes(data)  # noqa: S311  # the same in every run
+        top = {"build_backend.py": "# a stray"} if shared else {}
         path = self.folder / f"{stack}.cp{PYTHON.replace('.', '')}.x86_64.txt"
-        path.write_text("".join(make_wheel(self.wheels, name, data=content) for name in names))
+        path.write_text("".join(make_wheel(self.wheels, name, data=content, top=top) for name in names))
         return Lock(path, stack, PYTHON, "x86_64")
 
     def step(self, lock: Lock, *, prefix: str | None = None) -> Environment:

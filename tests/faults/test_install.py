@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -54,9 +55,9 @@ def shim(folder: Path, lines: str) -> Path:
     return path
 
 
-def warm(box: Box, *, names: tuple[str, ...] = NAMES) -> tuple[Lock, dict[str, bytes]]:
+def warm(box: Box, *, names: tuple[str, ...] = NAMES, shared: bool = False) -> tuple[Lock, dict[str, bytes]]:
     """A lock whose wheels are all in the cache, and what it makes."""
-    lock = box.lock("engine-1", names=names)
+    lock = box.lock("engine-1", names=names, shared=shared)
     first = str(box.folder / "first")
     return lock, box.content(Path(box.install(lock, prefix=first)))
 
@@ -202,6 +203,12 @@ def file_added(box: Box) -> None:
     (unpacked(box, "alpha") / "evil.pth").write_text("import os\n")
 
 
+def record_of_what_is_known_changed(box: Box) -> None:
+    for file in (box.folder / ".local/state/sgprov/known-wheels").iterdir():
+        if "/alpha/__init__.py" in (text := file.read_text()):
+            file.write_text(json.dumps(["1" * 64, "0" * 64, *json.loads(text)[2:]]))
+
+
 def module_added(box: Box) -> None:
     (unpacked(box, "alpha") / "alpha/more.py").write_text("import os\n")
 
@@ -224,11 +231,12 @@ DAMAGES = [
         *((damage, known) for damage in (*DAMAGES, open_to_others) for known in ("known", "unknown")),
         # Whoever changes a wheel with its RECORD before sgprov first sees it is not found out: nothing else knows.
         (file_and_record_edited, "known"),
+        (record_of_what_is_known_changed, "known"),
     ],
     ids=lambda one: getattr(one, "__name__", one),
 )
 def test_what_is_wrong_in_the_cache_is_fetched_anew(box: Box, damage: Callable[[Box], None], known: str) -> None:
-    lock, expected = warm(box, names=("alpha", "beta_x", "gamma"))
+    lock, expected = warm(box, names=("alpha", "beta_x", "gamma"), shared=True)
     damage(box)
     if known == "unknown":
         shutil.rmtree(box.folder / ".local/state/sgprov")
