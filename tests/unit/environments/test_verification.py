@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fakes import make_wheel, record
+from msgspec import structs
 
 from provision.environments import Scan, manifest, stamping, verify
 from provision.environments.known_wheels import KnownWheels
@@ -102,6 +103,26 @@ def test_a_file_that_two_packages_claim_is_right_as_either_says(folder: Folder) 
     assert verify(folder.host, str(path)).ok
     (path / SITE / stray.name).write_bytes(b"one")
     assert not verify(folder.host, str(path)).ok, "it was the other one that was installed"
+
+
+def test_a_wrong_memory_of_a_wheel_heals_though_another_brings_one_of_its_files(folder: Folder) -> None:
+    """Fetched anew in this run, it is its wheel's; the file that both bring was linked from the other's older entry."""
+    site = folder.staging / SITE
+    for name in ("alpha", "beta_x"):
+        with (site / f"{name}-1.0.dist-info/RECORD").open("a") as stream:
+            stream.write(record({"build_backend.py": b"both"}))
+    (site / "build_backend.py").write_bytes(b"both")
+    os.utime(site / "build_backend.py", (10**9, 10**9))
+    for number, path in enumerate(sorted(site.rglob("*.*"))):
+        if path.is_file():
+            (folder.root / f"cached-{number}").hardlink_to(path)
+    assert folder.compared().wrong == {}
+    wheels, pin = KnownWheels(folder.host), folder.lock.requirements[0]
+    known = wheels.get(pin)
+    assert known and pin.name == "alpha"
+    wheels.put(pin, structs.replace(known, record="0" * 64, origin="0" * 64))
+    assert folder.compared().wrong == {}
+    assert wheels.get(pin) == known
 
 
 @pytest.mark.parametrize(
