@@ -14,6 +14,8 @@ import pytest
 from hypothesis import settings
 from tried import Tried
 
+from provision import secrets
+
 # Marks of tests that need a part that not every machine has, or minutes, each behind an option of its name.
 PARTS = ("network", "engine", "container", "ansible", "long", "attack", "fault")
 
@@ -65,8 +67,11 @@ def _parts(item: pytest.Item) -> list[str]:
 @pytest.fixture(autouse=True)
 def _environment_stays() -> Iterator[None]:
     """Fails a test that leaves the process's environment changed: the next one would run on another machine."""
-    before = dict(os.environ)
+    before, umask = dict(os.environ), os.umask(0o022)
     yield
+    left = os.umask(umask)
+    # What one test gave as a secret is a plain word in the next one.
+    secrets._known.clear()
     after = dict(os.environ)
     changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
     changed -= {"PYTEST_CURRENT_TEST"}
@@ -74,6 +79,8 @@ def _environment_stays() -> Iterator[None]:
         os.environ.clear()
         os.environ.update(before)
         pytest.fail(f"the test left the environment changed: {', '.join(sorted(changed))}")
+    if left != 0o022:
+        pytest.fail(f"the test left the umask changed: {left:03o}")
 
 
 @pytest.fixture

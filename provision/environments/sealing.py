@@ -196,9 +196,7 @@ class _Comparing:
             # One that two packages bring is read, and may be the other's older one.
             if status.st_nlink > 1 and path not in self.shared:
                 linked.append(path)
-                # What another package brings, too, may have been linked from that one's older entry.
-                came_now = self.made.since_ns <= status.st_mtime_ns <= self.now_ns
-                fresh = fresh and (came_now or path in self.shared)
+                fresh = fresh and self.made.since_ns <= status.st_mtime_ns <= self.now_ns
         if not fresh:
             self._weigh(package)
             self.to_read.update(linked)

@@ -350,7 +350,8 @@ def told(host: LocalHost, prefix: str) -> tuple[Server, list[str]]:
         host, f"{prefix}/servers", replace(keyed(prefix, 21998, (sys.executable, "-c", TELLS)), key_file=None)
     )
     deadline = time.monotonic() + 60
-    while "fired up" not in Path(one.log).read_text() and time.monotonic() < deadline:
+    # The words are in the record of its start, too, which is one of its variables.
+    while "\nThe server is fired up" not in Path(one.log).read_text() and time.monotonic() < deadline:
         time.sleep(0.02)
     return one, Path(one.log).read_text().splitlines()
 

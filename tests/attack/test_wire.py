@@ -305,16 +305,17 @@ def test_a_hub_without_encryption_is_asked_for(
 ) -> None:
     command = ["plan", "--target", "cpu", "--model", "org/name", "--prefix", str(tmp_path), "--json"]
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    for hub_url, more, status in (
-        ("http://hub.example", [], 2),
-        ("http://127.0.0.1.hub.example", [], 2),
-        ("http://hub.example", ["--insecure"], 0),
-        ("https://hub.example", [], 0),
-        ("http://127.0.0.1:9", [], 0),
+    for hub_url, more, refused in (
+        ("http://hub.example", [], True),
+        ("http://127.0.0.1.hub.example", [], True),
+        ("http://hub.example", ["--insecure"], False),
+        ("https://hub.example", [], False),
+        ("http://127.0.0.1:9", [], False),
     ):
         monkeypatch.setenv("HF_ENDPOINT", hub_url)
-        assert main([*command, *more]) == status
-        assert (status == 0) == json.loads(capsys.readouterr().out)["ok"]
+        # Whether such a hub answers here is told by another status.
+        assert (main([*command, *more]) == UsageError.exit_status) is refused
+        assert (json.loads(capsys.readouterr().out).get("error", {}).get("code") == "usage") is refused
 
 
 @contextmanager
