@@ -182,7 +182,8 @@ class _Comparing:
         """Decide which of its files must be read."""
         if package.familiar and package.known:
             package.changed = package.known.changed(self.tree.files)
-            self.to_read.update(file.path for file in package.changed if self._is_there(package, file.path))
+            there = [file for file in package.changed if self._is_there(package, file.path)]
+            self.to_read.update(file.path for file in there if not self._came_now(file.path, file.size))
             return
         fresh, linked = True, []
         for claim in (*package.claims, *(Claim(path, None, None) for path in package.unlisted)):
@@ -193,13 +194,19 @@ class _Comparing:
                 package.problems.append(path)
             if status.st_nlink == 1 or claim.sha256 is None or path in self.shared:
                 self.to_read.add(path)
-            # One that two packages bring is read, and may be the other's older one.
+            # What another package brings, too, is read, and may have been linked from that one's older entry.
             if status.st_nlink > 1 and path not in self.shared:
                 linked.append(path)
-                fresh = fresh and self.made.since_ns <= status.st_mtime_ns <= self.now_ns
+                fresh = fresh and self._came_now(path, status.st_size)
         if not fresh:
             self._weigh(package)
             self.to_read.update(linked)
+
+    def _came_now(self, path: str, size: int) -> bool:
+        """Whether uv unpacked the file in this run, from a wheel that it compared with the lock."""
+        status = self.tree.files[path]
+        is_new = self.made.since_ns <= status.st_mtime_ns <= self.now_ns
+        return is_new and status.st_nlink > 1 and status.st_size == size and path not in self.shared
 
     def _is_there(self, package: _Installed, path: str) -> bool:
         status = self.tree.files.get(path)

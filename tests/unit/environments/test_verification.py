@@ -173,6 +173,10 @@ def test_what_was_read_once_is_not_read_again(folder: Folder, monkeypatch: pytes
     for data in (folder.staging / SITE).glob("*/data.bin"):
         os.utime(data)
     assert [compared(), compared()] == [2, 0], "what looks otherwise is read once"
+    for data in (folder.staging / SITE).glob("*/data.bin"):
+        os.utime(data)
+    made = replace(folder.made, since_ns=time.time_ns() - 10**10)
+    assert compared() == 0, "uv has unpacked it in this run"
 
 
 def test_where_there_is_nothing_nothing_is_right(tmp_path: Path) -> None:
