@@ -20,6 +20,7 @@ from provision.catalog.load import Catalog
 from provision.cli import main
 from provision.config import Options
 from provision.containers import building, images
+from provision.containers.names import unique_name
 from provision.containers.run import Container, Mount, Publish, argv
 from provision.decision import Decision, Hosting, Places
 from provision.environments import Receipt
@@ -260,7 +261,9 @@ def test_a_key_reaches_the_engine_in_a_container_and_nobody_else(host: LocalHost
     given = {"Authorization": f"Bearer {KEY}"}
     assert requests.get(f"{one.url}/v1/models", headers=given, timeout=5).status_code == 200
     log = Path(one.log).read_text()
-    shown = parts.docker("inspect", "sgprov-test-keyed") + parts.docker("top", "sgprov-test-keyed")
+    shown = parts.docker("inspect", unique_name(prefix, "test-keyed")) + parts.docker(
+        "top", unique_name(prefix, "test-keyed")
+    )
     assert KEY not in shown + log + json.dumps(one.public()) + " ".join(one.argv)
     assert "'CapEff:\\t0000000000000000'" in log and "'NoNewPrivs:\\t1'" in log and "'Umask:\\t0077'" in log
     assert "token: False" in log and "planted" not in log + shown
@@ -280,7 +283,7 @@ def test_a_key_survives_the_restart_policy(host: LocalHost, prefix: str, image: 
         time.sleep(0.1)
     assert now.health == "running" and now.server.pid != one.pid
     assert requests.get(f"{one.url}/v1/models", timeout=5).status_code == 401
-    assert KEY not in parts.docker("inspect", "sgprov-test-keyed")
+    assert KEY not in parts.docker("inspect", unique_name(prefix, "test-keyed"))
 
 
 @pytest.mark.container
@@ -289,13 +292,13 @@ def test_the_key_of_a_container_is_for_that_container(host: LocalHost, prefix: s
     one = keyed(host, prefix, image)
     given = listening.key_of(host, one)
     assert callable(given) and given() == KEY
-    parts.docker("stop", "--time", "1", "sgprov-test-keyed")
+    parts.docker("stop", "--time", "1", unique_name(prefix, "test-keyed"))
     with pytest.raises(NoAnswer, match="the key was not sent"):
         given()
-    parts.docker("rm", "sgprov-test-keyed")
-    parts.docker("run", "--detach", "--name", "sgprov-test-keyed", image, "sleep", "60")
+    parts.docker("rm", unique_name(prefix, "test-keyed"))
+    parts.docker("run", "--detach", "--name", unique_name(prefix, "test-keyed"), image, "sleep", "60")
     try:
         with pytest.raises(NoAnswer, match="the key was not sent"):
             given()
     finally:
-        parts.docker("rm", "--force", "sgprov-test-keyed")
+        parts.docker("rm", "--force", unique_name(prefix, "test-keyed"))

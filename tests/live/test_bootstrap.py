@@ -174,7 +174,8 @@ def test_a_key_is_asked_for_and_found_nowhere(bootstrapped: Ran, cpu_prefix: str
     told = "".join(one.out + one.err for one in (ran, status, smoke, again))
     assert key not in told
     holding = [path for path in Path(cpu_prefix).rglob("*") if "environments" not in path.parts and holds(path, key)]
-    assert [(path.name, path.stat().st_mode & 0o777) for path in holding] == [("api-key", 0o600)]
+    modes = {path.name: path.stat().st_mode & 0o777 for path in holding}
+    assert modes == {"api-key": 0o600, "api-key.header": 0o600}
     assert sgprov("serve", "stop", "keyed", "--prefix", cpu_prefix).rc == 0
 
 

@@ -25,6 +25,7 @@ from provision import launches, plan, runner
 from provision.catalog.load import Catalog
 from provision.config import Options
 from provision.containers import engine, images
+from provision.containers.names import unique_name
 from provision.decision import Decision, Hosting, Places
 from provision.errors import ProvisionError, ServingFailed, StepFailed
 from provision.host import Outcome
@@ -116,7 +117,7 @@ def test_the_life_of_a_nim(host: LocalHost, prefix: str, image: str) -> None:
     assert not again.changed, "a second run changes nothing"
     known = server.known(host, f"{prefix}/servers", name="test-nim")
     now = status.status(host, known)
-    assert (now.health, known.container and known.container.name) == ("running", NAME)
+    assert (now.health, known.container and known.container.name) == ("running", unique_name(prefix, "test-nim"))
     assert "Application startup complete" in Path(known.log).read_text()
     receipt = json.loads(Path(prefix, "receipt.json").read_text())
     assert receipt["image"] == image and receipt["image_digest"].startswith("sha256:")
@@ -144,7 +145,7 @@ def test_a_planted_key_is_in_the_container_and_nowhere_else(host: LocalHost, pre
     assert key not in repr(report) + repr(made)
     left = [path for path in Path(prefix).rglob("*") if path.is_file() and key in path.read_text(errors="replace")]
     assert left == []
-    assert key not in parts.docker("logs", NAME)
+    assert key not in parts.docker("logs", unique_name(prefix, "test-nim"))
     follower = record.members(host, server.known(host, f"{prefix}/servers", name="test-nim"))
     commands = {one.pid: (host.read(f"/proc/{one.pid}/cmdline") or "").split("\0") for one in follower}
     logs = next(pid for pid, words in commands.items() if words[:2] == ["docker", "logs"])
@@ -197,7 +198,7 @@ def test_its_engine_starts_it_again(host: LocalHost, prefix: str, image: str) ->
     while (now := status.status(host, known)).health != "running" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert now.health == "running" and now.server.pid != known.pid
-    seen = engine.look(host, "docker", NAME)
+    seen = engine.look(host, "docker", unique_name(prefix, "test-nim"))
     assert isinstance(seen, engine.Seen) and seen.restarts == 1
     adopted = contained.adopt(host, known)
     assert adopted.pid == now.server.pid and Path(f"{known.log}.1").exists()
@@ -236,12 +237,13 @@ def test_a_port_that_another_container_has_names_it(host: LocalHost, prefix: str
 
 
 def test_a_container_of_somebody_else_is_not_touched(host: LocalHost, prefix: str, image: str) -> None:
-    parts.docker("create", "--name", NAME, image)
+    name = unique_name(prefix, "test-nim")
+    parts.docker("create", "--name", name, image)
     try:
-        with pytest.raises(ServingFailed, match=f"a container called `{NAME}` is here, and sgprov did not start it"):
+        with pytest.raises(ServingFailed, match=f"a container called `{name}` is here, and sgprov did not start it"):
             server.start(host, f"{prefix}/servers", nim(host, prefix, image, parts.free_port()).launch, name="test-nim")
     finally:
-        parts.docker("rm", "--force", NAME)
+        parts.docker("rm", "--force", name)
 
 
 def test_a_daemon_that_is_down(prefix: str, image: str) -> None:

@@ -158,7 +158,7 @@ def test_a_launch_that_fails_says_why_at_once(
     with pytest.raises(ServingFailed, match="unrecognized arguments: --no-such-flag") as caught:
         server.wait_until_ready(host, started, timeout_s=READY_S)
     assert caught.value.exit_status == 6 and re.search(
-        r"ended while importing the engine, after \d+ s", str(caught.value)
+        r"ended \(it exited 2\) while importing the engine, after \d+ s", str(caught.value)
     )
     assert status.status(host, server.known(host, servers)).health == "dead"
     assert Path(started.log).exists()
