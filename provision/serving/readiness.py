@@ -92,8 +92,9 @@ class Wait:
 
     def _is_ready(self) -> bool:
         if self.watch.ready:
-            # Before it is asked: a server with a key is asked nothing while somebody else has its port.
-            check_owner(self.host, self.server)
+            # A server with a key is asked nothing while somebody else has its port; others are looked at in the end.
+            if self.server.key_file and self._question is None:
+                check_owner(self.host, self.server)
             return self._answers(self.probe.answers) is True
         if self.probe.ready is None or (self._question is None and self._seconds - self._asked < _ASK_EVERY_S):
             return False
