@@ -37,4 +37,5 @@ def _run(arguments: list[str], *, alone: bool) -> int:
         return run(arguments)
     finally:
         if alone:
-            interrupts.leave_it_to_the_system()
+            # The result stands: a signal that comes now is too late to make another one of it.
+            interrupts.ignore_to_the_end()

@@ -47,9 +47,9 @@ def look_away() -> None:
     _handle(lambda _, __: None)
 
 
-def leave_it_to_the_system() -> None:
-    """From now on a signal ends this process, which has done its work, without a word."""
-    _handle(signal.SIG_DFL)
+def ignore_to_the_end() -> None:
+    """From now on a signal is ignored, also while Python itself ends, which gives up handlers of its own before."""
+    _handle(signal.SIG_IGN)
 
 
 @contextmanager
