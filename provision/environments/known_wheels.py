@@ -58,25 +58,28 @@ class Known(msgspec.Struct, array_like=True, frozen=True):
 
 
 class KnownWheels:
-    """Found by the hash that the lock has of a wheel."""
+    """Found by the hash that the lock has of a wheel, and by the directory that it is installed into.
+
+    Under another Python that has another name, and so have the files.
+    """
 
     def __init__(self, view: HostView) -> None:
         self._folder: Path | None = None
         with suppress(ProvisionError):
             self._folder = state_directory(view) / _FOLDER
 
-    def get(self, pin: Requirement) -> Known | None:
+    def get(self, pin: Requirement, site: str) -> Known | None:
         with suppress(ProvisionError, OSError, msgspec.DecodeError):
             if self._folder:
-                with os.fdopen(trust.open_state(str(self._folder / _name(pin))), "rb") as stream:
+                with os.fdopen(trust.open_state(str(self._folder / _name(pin, site))), "rb") as stream:
                     return msgspec.json.decode(stream.read(), type=Known)
         return None
 
-    def put(self, pin: Requirement, known: Known) -> None:
+    def put(self, pin: Requirement, site: str, known: Known) -> None:
         """Remember it. That it cannot be written only costs time."""
         with suppress(ProvisionError):
             if self._folder:
-                write(str(self._folder / _name(pin)), msgspec.json.encode(known).decode(), mode=0o600)
+                write(str(self._folder / _name(pin, site)), msgspec.json.encode(known).decode(), mode=0o600)
 
 
 def origin_of(claims: Iterable[Claim], unlisted: Iterable[str]) -> str:
@@ -91,5 +94,5 @@ def _is_written_by_uv(path: str) -> bool:
     return folder == "bin" or (name in _WRITTEN_BY_UV and folder.endswith(".dist-info"))
 
 
-def _name(pin: Requirement) -> str:
-    return hashlib.sha256(",".join((pin.name, pin.version, *pin.sha256)).encode()).hexdigest()[:32] + ".json"
+def _name(pin: Requirement, site: str) -> str:
+    return hashlib.sha256(",".join((site, pin.name, pin.version, *pin.sha256)).encode()).hexdigest()[:32] + ".json"

@@ -148,7 +148,7 @@ class _Comparing:
             self.claimed.update(paths)
 
     def _package(self, pin: Requirement, folder: str) -> _Installed | None:
-        record, known = f"{folder}/RECORD", self.known.get(pin)
+        record, known = f"{folder}/RECORD", self.known.get(pin, _site(folder))
         if known and manifest.sha256_of(f"{self.root}/{record}") == known.record:
             claims = [Claim(file.path, file.sha256, file.size) for file in known.files]
             return _Installed(pin, record, claims, known, familiar=True)
@@ -258,7 +258,7 @@ class _Comparing:
             times=tuple(status.st_mtime_ns for status in there),
             inodes=tuple(status.st_ino for status in there),
         )
-        self.known.put(package.pin, learned)
+        self.known.put(package.pin, _site(package.record.rpartition("/")[0]), learned)
 
     def _file(self, path: str, sha256: str | None) -> File:
         status = self.tree.files[path]
@@ -266,6 +266,11 @@ class _Comparing:
 
     def _is_link(self, path: str) -> bool:
         return path in self.tree.files and stat.S_ISLNK(self.tree.files[path].st_mode)
+
+
+def _site(folder: str) -> str:
+    """The directory that a `.dist-info` is in, such as `lib/python3.13/site-packages`."""
+    return folder.rpartition("/")[0]
 
 
 def _as_said(file: File, claim: Claim) -> File:

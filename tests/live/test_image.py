@@ -104,7 +104,8 @@ def test_what_was_built_is_served(base: str, tmp_path: Path) -> None:
     line = make_wheel(tmp_path / "wheels", "sglang", "0.5.14", modules={"launch_server": _ENGINE})
     (tmp_path / "lock.txt").write_text(line)
     assert build(base, tmp_path).rc == 0
-    (tmp_path / "model").mkdir()
+    for name in ("model", "hub"):
+        (tmp_path / name).mkdir()
     host = LocalHost({name: os.environ[name] for name in ("PATH", "HOME")})
     catalog, servers = Catalog(), str(tmp_path / "servers")
     row = structs.replace(catalog.image("sglang-0.5.14-cu130"), reference=TAG, digests={})

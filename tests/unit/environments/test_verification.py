@@ -118,11 +118,20 @@ def test_a_wrong_memory_of_a_wheel_heals_though_another_brings_one_of_its_files(
             (folder.root / f"cached-{number}").hardlink_to(path)
     assert folder.compared().wrong == {}
     wheels, pin = KnownWheels(folder.host), folder.lock.requirements[0]
-    known = wheels.get(pin)
+    known = wheels.get(pin, SITE)
     assert known and pin.name == "alpha"
-    wheels.put(pin, structs.replace(known, record="0" * 64, origin="0" * 64))
+    wheels.put(pin, SITE, structs.replace(known, record="0" * 64, origin="0" * 64))
     assert folder.compared().wrong == {}
-    assert wheels.get(pin) == known
+    assert wheels.get(pin, SITE) == known
+
+
+def test_what_is_known_of_a_wheel_under_one_python_says_nothing_under_another(folder: Folder) -> None:
+    """Its RECORD is the same, and its files are in another directory."""
+    assert folder.compared().wrong == {}
+    (folder.staging / "lib/python3.10").rename(folder.staging / "lib/python3.13")
+    found = folder.compared()
+    assert (found.wrong, found.strays) == ({}, [])
+    assert all("python3.13" in file.path for package in found.manifest.packages for file in package.files)
 
 
 @pytest.mark.parametrize(
