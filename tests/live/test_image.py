@@ -100,7 +100,7 @@ def test_built_saved_and_loaded(base: str, wheels: Path, tmp_path: Path) -> None
 
 
 def test_what_was_built_is_served(base: str, tmp_path: Path) -> None:
-    """By a stand-in for the engine of a few lines: what is tried is the image, its user, its Python and its launch."""
+    """By a stand-in for the engine of a few lines: what is tried is the image, its Python and its launch, as the caller."""
     line = make_wheel(tmp_path / "wheels", "sglang", "0.5.14", modules={"launch_server": _ENGINE})
     (tmp_path / "lock.txt").write_text(line)
     assert build(base, tmp_path).rc == 0
@@ -121,7 +121,7 @@ def test_what_was_built_is_served(base: str, tmp_path: Path) -> None:
     try:
         ready = server.wait_until_ready(host, server.start(host, servers, launch, name="test-built"), timeout_s=60)
         said = Client(ready.url).get("/v1/models").body
-        assert isinstance(said, dict) and (said["user"], said["model"]) == (10001, str(tmp_path / "model"))
+        assert isinstance(said, dict) and (said["user"], said["model"]) == (os.geteuid(), str(tmp_path / "model"))
     finally:
         server.stop(host, servers, name="test-built", grace_s=1)
         parts.docker("rmi", TAG)
