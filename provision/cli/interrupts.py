@@ -50,6 +50,9 @@ def look_away() -> None:
 def ignore_to_the_end() -> None:
     """From now on a signal is ignored, also while Python itself ends, which gives up handlers of its own before."""
     _handle(signal.SIG_IGN)
+    # Where a `KeyboardInterrupt` came out of an `exec` of text (as in making a dataclass), Python ends as if nobody had
+    # caught it, by SIGINT; another `exec` makes it forget that.
+    exec("")  # noqa: S102
 
 
 @contextmanager
